@@ -1,0 +1,17 @@
+"""Building blocks: Keras layers with static shapes, batches larger than one, on three backends.
+
+Every layer takes and gives channels-last maps. Importing the package imports Keras and nothing
+else, and makes all its layers known to `keras.saving.load_model`.
+"""
+
+from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
+from cvlib.layers.pad_to_multiple import PadToMultiple
+from cvlib.layers.shifted_max_pooling import InterleaveOffsets, ShiftedMaxPooling2D
+
+__all__ = [
+    "DenseToConv",
+    "InterleaveOffsets",
+    "PadToMultiple",
+    "ShiftedMaxPooling2D",
+    "dense_to_conv",
+]

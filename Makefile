@@ -1,0 +1,55 @@
+# Everything runs in .venv, which the first command makes from constraints.txt.
+BIN := .venv/bin
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
+
+# What computes with Keras, and therefore must pass on every backend.
+PORTABLE = $(wildcard $(addprefix tests/,\
+	layers models metrics test_boxes.py test_losses.py test_masks.py test_targets.py))
+
+export KERAS_BACKEND ?= tensorflow
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help tables test test-backends lab clean
+
+help: ## list the commands
+	@awk -F ': .*## ' '/^[a-z-]+:.*##/ {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+tables: .venv/installed ## run the chapters on the embedded data; tables in build/quick/tables
+	$(BIN)/python -m benchmarks.grid --preset quick --out build/quick
+
+test: .venv/installed ## style, tests on TensorFlow and JAX, checks of chapters and tables
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PORTABLE)
+	$(BIN)/python -m ci.check_notebooks
+	$(BIN)/python -m ci.check_tables
+	$(BIN)/python -m ci.nbval
+
+test-backends: .venv/installed-torch ## the portable tests on PyTorch
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PORTABLE)
+
+lab: .venv/installed ## JupyterLab on the chapters
+	$(BIN)/jupyter lab --notebook-dir=course
+
+clean: ## remove build/ and the caches; .venv stays
+	rm -rf build .pytest_cache .ruff_cache .snakemake
+	find . -name .venv -prune -o -name __pycache__ -exec rm -rf {} +
+
+.venv/installed: pyproject.toml constraints.txt
+	@found=; for python in $(PYTHONS); do \
+		if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+			2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "Python 3.11, 3.12 or 3.13 is needed; none of these is one: $(PYTHONS)." >&2; exit 1; \
+	fi; \
+	echo "Installing into .venv with $$found, a few minutes."; \
+	test -x $(BIN)/pip || $$found -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[course,bench,jax,test]'
+	@touch $@
+
+.venv/installed-torch: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@touch $@

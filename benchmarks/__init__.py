@@ -1,0 +1,1 @@
+"""The road from a notebook's measurement to a table: run, records, tables, claims, speed."""

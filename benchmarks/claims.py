@@ -1,0 +1,200 @@
+"""Sentences of the course as tests over paired seeds. `benchmarks.tables` writes their verdicts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.report import bootstrap_interval, interval, markdown_table, number, t_interval
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`value(left) - value(right)` is greater than `margin`, or less, or exactly zero.
+
+    Attributes:
+        sentence: what the course says.
+        chapter: whose records it is about.
+        metric: name of a metric, or a function of a record that returns a number or None.
+        left: what a record must agree with: its `system`, `data`, ..., or its settings.
+        right: the same, for the record with the same data and seed to compare with; or a number.
+        relation: `"greater"`, `"less"` or `"equal"`.
+        margin: how far beyond zero the difference must be.
+        paper: what the papers report.
+        reason: why it fails, where it does.
+    """
+
+    sentence: str
+    chapter: str
+    metric: object
+    left: dict
+    right: object
+    relation: str = "greater"
+    margin: float = 0.0
+    paper: str = ""
+    reason: str = ""
+
+
+def correlation(first, second):
+    """Function of a record: correlation over images of its per-image metrics of these names."""
+
+    def over_images(record):
+        values = [record["per_image"].get(name) for name in (first, second)]
+        if None in values or any(np.ptp(v) == 0 for v in values):
+            return None
+        return float(np.corrcoef(values)[0, 1])
+
+    over_images.__name__ = f"correlation of {first} and {second}"
+    return over_images
+
+
+LOCALIZER = {"system": "Localizer", "loss": "l2", "boxes": "agnostic", "num_boxes": 1}
+
+CLAIMS = [
+    Claim(
+        "The frozen trunk keeps its accuracy exactly while the head learns.",
+        chapter="02",
+        metric="accuracy",
+        left=LOCALIZER | {"attach": "conv", "trunk": "frozen"},
+        right={"system": "classifier"},
+        relation="equal",
+    ),
+    Claim(
+        "A head after the last convolution finds the box better than one after the fully "
+        "connected layer.",
+        chapter="02",
+        metric="box_iou",
+        left=LOCALIZER | {"attach": "conv", "trunk": "frozen"},
+        right=LOCALIZER | {"attach": "fc", "trunk": "frozen"},
+    ),
+    Claim(
+        "Regression finds K boxes where there are always K objects: better than K constant boxes.",
+        chapter="02",
+        metric="box_iou",
+        left={"system": "Localizer", "num_boxes": 3},
+        right={"system": "constant box", "num_boxes": 3},
+    ),
+    Claim(
+        "Accuracy and IoU are different tasks: whether the class is right says little about how "
+        "well the box fits (correlation over images below 0.3).",
+        chapter="02",
+        metric=correlation("accuracy", "box_iou"),
+        left=LOCALIZER | {"attach": "conv", "trunk": "joint"},
+        right=0.3,
+        relation="less",
+    ),
+]
+
+
+def verdict(claim, differences):
+    """`"holds"`, `"fails"`, `"undecided"` or `"not measured"`, by the t-interval over the seeds."""
+    if not differences:
+        return "not measured"
+    if claim.relation == "equal":
+        return "fails" if any(differences) else "holds"
+    bounds = t_interval(differences)
+    if bounds is None:
+        return "undecided"
+    sign = 1 if claim.relation == "greater" else -1
+    low, high = sorted(sign * bound for bound in bounds)
+    return "holds" if low > claim.margin else "fails" if high <= claim.margin else "undecided"
+
+
+def compare(claim, records):
+    """The seeds' values, (left, right, left record, right record), for each set of conditions.
+
+    Returns:
+        Dict from (data, split, backend, device, precision) to a dict from seed to values.
+
+    Raises:
+        ValueError: more than one record agrees with a side, so that the claim is ambiguous.
+    """
+    left = _select(claim, claim.left, records)
+    if isinstance(claim.right, dict):
+        right = _select(claim, claim.right, records)
+    else:
+        right = dict.fromkeys(left, (claim.right, None))
+    found = {}
+    for key in sorted(left.keys() & right.keys(), key=str):
+        *conditions, seed = key
+        (a, left_record), (b, right_record) = left[key], right[key]
+        found.setdefault(tuple(conditions), {})[seed] = (a, b, left_record, right_record)
+    return found
+
+
+def report(records, preset="full", claims=CLAIMS):
+    """`claims.md`: for each claim and data set the values, their difference and the verdict."""
+    records = [record for record in records if record["preset"] == preset]
+    rows = [row for claim in claims for row in _rows(claim, records)]
+    header = ["claim", "data", "metric", "left", "right", "difference", "seeds"]
+    return (
+        "# Claims\n\n"
+        f"Each sentence of the course as a test over paired seeds, preset `{preset}`. It holds "
+        "where the whole 95% t-interval of the difference (left minus right) lies on the side "
+        "claimed, fails where it lies wholly on the other, and is undecided otherwise; equality "
+        "must be exact on every seed. (b): 95% interval of a bootstrap over images.\n\n"
+        + markdown_table([*header, "papers", "verdict"], rows)
+    )
+
+
+def _select(claim, wanted, records):
+    """Dict from (conditions, seed) to (value, record) of the records that agree with `wanted`."""
+    metric = claim.metric
+    if not callable(metric):
+        name = metric
+        metric = lambda record: record["metrics"].get(name)  # noqa: E731
+    found = {}
+    for record in records:
+        known = record | record["settings"]
+        agrees = all(known.get(key) == value for key, value in wanted.items())
+        if record["chapter"] != claim.chapter or not agrees or metric(record) is None:
+            continue
+        conditions = ("data", "split", "backend", "device", "precision", "seed")
+        key = tuple(record[name] for name in conditions)
+        if key in found:
+            raise ValueError(f"More than one record agrees with {wanted} of: {claim.sentence}")
+        found[key] = metric(record), record
+    return found
+
+
+def _rows(claim, records):
+    metric = getattr(claim.metric, "__name__", claim.metric)
+    found = compare(claim, records)
+    if not found:
+        empty = [""] * 4
+        return [[claim.sentence, "", metric, *empty, claim.paper, "not measured"]]
+    rows = []
+    for (data, split, backend, device, precision), seeds in found.items():
+        lefts, rights, left_records, right_records = zip(*seeds.values(), strict=True)
+        differences = [a - b for a, b in zip(lefts, rights, strict=True)]
+        images = _image_differences(metric, left_records, right_records)
+        difference = [number(np.mean(differences)), interval(t_interval(differences))]
+        difference += [f"b {interval(bootstrap_interval(images))}"] if images is not None else []
+        result = verdict(claim, differences)
+        rows.append(
+            [
+                claim.sentence,
+                f"{data} {split}, {backend} {precision} on {device}",
+                metric,
+                " ".join([number(np.mean(lefts)), interval(t_interval(lefts))]).strip(),
+                " ".join([number(np.mean(rights)), interval(t_interval(rights))]).strip(),
+                " ".join(part for part in difference if part),
+                len(seeds),
+                claim.paper,
+                result + (f": {claim.reason}" if result == "fails" and claim.reason else ""),
+            ]
+        )
+    return rows
+
+
+def _image_differences(metric, left_records, right_records):
+    """(n,) differences on the images, means over the seeds; None where a record has none."""
+    pairs = [
+        [record and record["per_image"].get(metric) for record in pair]
+        for pair in zip(left_records, right_records, strict=True)
+    ]
+    if len({None if v is None else len(v) for pair in pairs for v in pair} | {None}) != 2:
+        return None
+    if any(v is None for pair in pairs for v in pair):
+        return None
+    left, right = np.mean(pairs, axis=0)
+    return left - right

@@ -1,0 +1,135 @@
+"""A sliding window as crops and as a convolution: time, multiply-adds and memory of both.
+
+    python -m benchmarks.kernels.dense_to_conv [--network mobilenet]
+
+An n x n grid of windows, one stride of the network apart, goes through the classifier as a batch of
+n * n crops (cut beforehand), and as one larger image through `dense_to_conv` of it. Both take turns
+in one process, and the median counts; the peak of memory is that of a process of its own for each,
+beyond what it held before its first image. Nothing else should run on the machine.
+"""
+
+import argparse
+import multiprocessing
+import re
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from cvlib import records
+from cvlib.layers import dense_to_conv
+
+SIZE = 128
+STRIDE = {"valid": 16, "mobilenet": 32}
+
+
+def network(name):
+    """A classifier of SIZE x SIZE images: `valid` has no padding and a fully connected tail."""
+    if name == "mobilenet":
+        return keras.applications.MobileNet(
+            weights=None, alpha=0.75, input_shape=(SIZE, SIZE, 3), classes=20
+        )
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    for channels in (32, 64, 128, 256):
+        x = layers.Conv2D(channels, 3, activation="relu")(x)
+        x = layers.MaxPooling2D(2)(x)
+    x = layers.Dense(512, activation="relu")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(20, activation="softmax")(x))
+
+
+def multiply_adds(model, size):
+    """Multiply-adds of the convolutions and Dense layers of `model` for one image of `size`."""
+    image = keras.Input((size, size, 3))
+    fixed = keras.models.clone_model(model, input_tensors=image)
+    return sum(
+        np.prod(layer.output.shape[1:-1], dtype=int) * np.prod(layer.kernel.shape, dtype=int)
+        for layer in fixed.layers
+        if hasattr(layer, "kernel")
+    )
+
+
+def cases(name, side):
+    """The two ways through a grid of `side` x `side` windows, each `(model, its images)`."""
+    stride, model = STRIDE[name], network(name)
+    size = SIZE + (side - 1) * stride
+    image = np.random.default_rng(0).standard_normal((1, size, size, 3)).astype("float32")
+    corners = [(stride * i, stride * j) for i in range(side) for j in range(side)]
+    crops = np.concatenate([image[:, y : y + SIZE, x : x + SIZE] for y, x in corners])
+    ways = {"crops": (model, crops), "convolution": (dense_to_conv(model), image)}
+    for model, _ in ways.values():
+        model.compile()
+    return ways
+
+
+def resident_peak():
+    """Peak of the resident bytes of this process, on Linux."""
+    # getrusage's peak survives exec, so in a child it starts at the parent's.
+    return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) << 10
+
+
+def peak_bytes(name, side, way):
+    """Bytes that one pass needs at its peak, on the accelerator if there is one."""
+    model, images = cases(name, side)[way]
+    before = resident_peak()
+    model.predict_on_batch(images)
+    on_device = records._accelerator(keras.backend.backend())[1]
+    return on_device or resident_peak() - before
+
+
+def measure(name, side, repeats):
+    """Metrics and times of one grid of windows."""
+    ways = cases(name, side)
+    outputs = {way: model.predict_on_batch(images) for way, (model, images) in ways.items()}
+    seconds = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, (model, images) in ways.items():
+            start = time.perf_counter()
+            model.predict_on_batch(images)
+            seconds[way].append(time.perf_counter() - start)
+    fresh = {"max_workers": 1, "mp_context": multiprocessing.get_context("spawn")}
+    peaks = {}
+    for way in ways:
+        with ProcessPoolExecutor(**fresh) as process:
+            peaks[way] = process.submit(peak_bytes, name, side, way).result()
+    work = {
+        way: len(images) * multiply_adds(model, images.shape[1])
+        for way, (model, images) in ways.items()
+    }
+    difference = np.abs(outputs["convolution"].reshape(side**2, -1) - outputs["crops"])
+    times = {way: float(np.median(values)) for way, values in seconds.items()}
+    metrics = {f"{way} ms": 1000 * t for way, t in times.items()}
+    metrics |= {f"{way} MiB": peak / 2**20 for way, peak in peaks.items()}
+    metrics |= {
+        "speed-up": times["crops"] / times["convolution"],
+        "multiply-adds ratio": work["crops"] / work["convolution"],
+        "largest difference": difference.max(),
+    }
+    metrics["share of the ratio"] = metrics["speed-up"] / metrics["multiply-adds ratio"]
+    return metrics, {way: [1000 * t for t in values] for way, values in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=STRIDE, default="valid")
+    parser.add_argument("--sides", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+    for side in arguments.sides:
+        metrics, milliseconds = measure(arguments.network, side, arguments.repeats)
+        print(f"{side**2} windows")
+        for name, value in metrics.items():
+            print(f"    {name:<22}{value:12.4g}")
+        records.record(
+            system="dense_to_conv",
+            metrics=metrics,
+            data="random images",
+            settings={"network": arguments.network, "windows": side**2},
+            milliseconds=milliseconds,
+        )
+
+
+if __name__ == "__main__":
+    main()

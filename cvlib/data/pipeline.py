@@ -1,0 +1,240 @@
+"""From samples to the batches that `keras.Model.fit` takes, with grain: NumPy, no backend."""
+
+import functools
+import math
+import warnings
+
+import grain
+import numpy as np
+from PIL import Image
+
+from cvlib import masks as rle
+from cvlib.data.augment import (
+    areas,
+    clip_to_view,
+    letterbox,
+    render,
+    view_geometry,
+    visible_fraction,
+)
+from cvlib.data.sample import DataError
+
+VOID = 255
+MEAN_COLOR = (124, 116, 104)  # of ImageNet's photographs: what is outside an image
+
+# The annotation that each kind of targets cannot do without.
+_NEEDS = {
+    "labels": "label",
+    "boxes": "boxes",
+    "masks": "masks",
+    "keypoints": "keypoints",
+    "segmentation": "segmentation",
+}
+
+# What a batch holds of each object, and what stands where there is no object.
+_EMPTY = {
+    "boxes": np.float32(-1),
+    "labels": np.int32(-1),
+    "difficult": np.False_,
+    "crowd": np.False_,
+    "area": np.float32(0),
+    "masks": np.float32(0),
+    "keypoints": np.float32(0),
+}
+
+
+def batches(
+    dataset,
+    batch_size,
+    size,
+    targets="boxes",
+    max_objects=100,
+    augment=None,
+    seed=0,
+    shuffle=True,
+    repeat=True,
+    resize="stretch",
+    mask_size=28,
+    cache=False,
+    num_threads=2,
+):
+    """Batches `(x, y)` for a loop, or for `fit`, with `steps_per_epoch=data.steps_per_epoch`.
+
+    They are the same on every backend and in every run with the same arguments. `x` is the images,
+    (B, H, W, 3) uint8. `y` is a flat dict:
+
+    | key | shape | with targets | |
+    |---|---|---|---|
+    | `geometry` | (B, 4) float32 | all | scale x, scale y, offset x, offset y: see `to_original` |
+    | `label` | (B,) int32 | all | of datasets whose images have a class |
+    | `boxes` | (B, N, 4) float32 | boxes, masks, keypoints | pixels of the resized image, or -1 |
+    | `labels` | (B, N) int32 | boxes, masks, keypoints | -1 where there is no object |
+    | `difficult`, `crowd` | (B, N) bool | boxes, masks, keypoints | |
+    | `area` | (B, N) float32 | boxes, masks, keypoints | square pixels of the resized image |
+    | `masks` | (B, N, M, M) float32 | masks | in the frame of the box, in [0, 1] |
+    | `keypoints` | (B, N, K, 3) float32 | keypoints | x, y, visible; all 0 outside the image |
+    | `segmentation` | (B, H, W) uint8 | segmentation | nearest class; 255 is void, as is padding |
+
+    Images are resampled once, bilinearly, averaging where they shrink; crop, flip and resize are
+    one linear map of continuous coordinates, which the annotations follow exactly. Models compiled
+    with losses take one key: `data.map(lambda batch: (batch[0], batch[1]["label"]))`.
+
+    Args:
+        dataset: `cvlib.data.Dataset`.
+        batch_size: B.
+        size: `(H, W)` of the images.
+        targets: `"boxes"`, `"masks"`, `"keypoints"`, `"segmentation"` or `"labels"` (the image's
+            class alone).
+        max_objects: N. Of more objects the largest stay, in their order; the first image where
+            that happens is named in a warning, all are counted in `left_out`.
+        augment: `Augment`, or `None` for none.
+        seed: of the order and of the augmentation.
+        shuffle: in a new order each epoch; otherwise in the dataset's.
+        repeat: for ever, in full batches; otherwise one pass, whose last batch may be smaller.
+        resize: `"stretch"`, or `"pad"` to keep the proportions, centred.
+        mask_size: M.
+        cache: keep the samples in memory once they are read.
+        num_threads: how many batches are made at a time. Decoding large photographs gains from
+            more; with small pictures Python's lock makes more than two slower.
+
+    Returns:
+        A `grain.IterDataset` with `num_samples`, `steps_per_epoch` (an epoch ends with the batch
+        that holds its last sample) and `left_out` (by `image_id`, how many objects were over
+        `max_objects` when it was last read).
+
+    Raises:
+        ValueError: an argument has no such value, the dataset is empty, or a flip would exchange
+            keypoints of which the dataset does not say which are left and right.
+        DataError: from the iteration; a sample cannot be read or lacks what `targets` needs.
+    """
+    if targets not in _NEEDS:
+        raise ValueError(f"targets must be one of {', '.join(_NEEDS)}, not {targets!r}.")
+    if resize not in ("stretch", "pad"):
+        raise ValueError(f"resize must be 'stretch' or 'pad', not {resize!r}.")
+    if not len(dataset):
+        raise ValueError(f"{dataset.name} has no samples in its split {dataset.split!r}.")
+    if targets == "keypoints" and augment and augment.flip and not dataset.flip_keypoints:
+        raise ValueError(f"{dataset.name} does not say which keypoints a flip exchanges.")
+
+    read = functools.cache(dataset.__getitem__) if cache else dataset.__getitem__
+    left_out = {}
+
+    def example(index, rng):
+        sample = read(int(index))
+        if _NEEDS[targets] not in sample:
+            raise DataError(f"{sample['image_id']}: the sample has no {_NEEDS[targets]!r}.")
+        image = Image.fromarray(sample["image"])
+        view = (0, 0, image.width, image.height)
+        if augment:
+            view = augment.view((image.height, image.width), sample.get("boxes", ()), rng)
+        if resize == "pad":
+            view = letterbox(view, size)
+        image = render(image, view, size, fill=MEAN_COLOR)
+        if augment:
+            image = augment.color(image, rng)
+
+        y = {"geometry": view_geometry(view, size).astype(np.float32)}
+        if "label" in sample:
+            y["label"] = np.int32(sample["label"])
+        if targets == "segmentation":
+            classes = Image.fromarray(sample["segmentation"])
+            y["segmentation"] = np.asarray(
+                render(classes, view, size, Image.Resampling.NEAREST, fill=VOID)
+            )
+        elif targets != "labels":
+            objects = _objects(sample, view, size, augment.min_visible if augment else 0)
+            if len(objects["boxes"]) > max_objects:
+                objects = keep_largest(sample["image_id"], objects)
+            if targets == "masks":
+                objects["masks"] = _masks(sample, objects, view, mask_size)
+            if targets == "keypoints":
+                flip = dataset.flip_keypoints
+                objects["keypoints"] = _keypoints(sample, objects, view, size, flip)
+            y |= {k: _pad(objects[k], max_objects, v) for k, v in _EMPTY.items() if k in objects}
+        return np.asarray(image), y
+
+    def keep_largest(image_id, objects):
+        excess = len(objects["boxes"]) - max_objects
+        if not left_out:
+            warnings.warn(
+                f"{image_id} has {excess} objects more than max_objects={max_objects}: the "
+                "largest are kept; `left_out` counts these and those of other images.",
+                stacklevel=2,
+            )
+        left_out[image_id] = excess
+        largest = np.argsort(-objects["area"], kind="stable")[:max_objects]
+        return {key: value[np.sort(largest)] for key, value in objects.items()}
+
+    data = grain.MapDataset.range(len(dataset)).seed(seed)
+    if shuffle:
+        data = data.shuffle()
+    if repeat:
+        # For ever, in effect: the length of grain's endless repeat overflows in batches of one.
+        data = data.repeat(10**9)
+    data = data.random_map(example).batch(batch_size)
+    data = data.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=4))
+    data.num_samples = len(dataset)
+    data.steps_per_epoch = math.ceil(len(dataset) / batch_size)
+    data.left_out = left_out
+    return data
+
+
+def to_original(boxes, geometry):
+    """Boxes from the pixels of a batch's images to those of the original ones.
+
+    Args:
+        boxes: (..., N, 4), of objects or detections; rows that pad them move too.
+        geometry: (..., 4), `y["geometry"]`.
+
+    Returns:
+        (..., N, 4), not clipped to the image.
+    """
+    scale, offset = np.split(np.asarray(geometry)[..., None, :], 2, axis=-1)
+    return _move(np.asarray(boxes), 1 / scale, -offset / scale)
+
+
+def _move(boxes, scale, offset):
+    corners = boxes[..., :2] * scale + offset, boxes[..., 2:] * scale + offset
+    return np.concatenate([np.minimum(*corners), np.maximum(*corners)], axis=-1)
+
+
+def _objects(sample, view, size, min_visible):
+    """The objects that `view` shows: their `index`, `original` boxes and what batches hold."""
+    visible = visible_fraction(sample["boxes"], view)
+    index = np.flatnonzero(visible >= min_visible)
+    original = clip_to_view(sample["boxes"][index], view)
+    scale, offset = np.split(view_geometry(view, size), 2)
+    area = sample["area"] if "area" in sample else areas(sample["boxes"])
+    absent = np.zeros(len(visible), bool)
+    return {
+        "index": index,
+        "original": original,
+        "boxes": _move(original, scale, offset),
+        "labels": sample["labels"][index],
+        "difficult": sample.get("difficult", absent)[index],
+        "crowd": sample.get("crowd", absent)[index],
+        "area": (area * visible)[index] * abs(scale.prod()),
+    }
+
+
+def _masks(sample, objects, view, mask_size):
+    cropped = rle.crop(
+        [sample["masks"][i] for i in objects["index"]], objects["original"], mask_size
+    )
+    return cropped[..., ::-1] if view[0] > view[2] else cropped
+
+
+def _keypoints(sample, objects, view, size, flip_keypoints):
+    joints = sample["keypoints"][objects["index"]]
+    if view[0] > view[2]:
+        joints = joints[:, list(flip_keypoints)]
+    scale, offset = np.split(view_geometry(view, size), 2)
+    xy = joints[..., :2] * scale + offset
+    inside = ((xy >= 0) & (xy <= size[::-1])).all(axis=-1, keepdims=True)
+    return np.concatenate([xy, joints[..., 2:]], axis=-1) * (inside & (joints[..., 2:] > 0))
+
+
+def _pad(rows, length, empty):
+    padded = np.full((length, *rows.shape[1:]), empty)
+    padded[: len(rows)] = rows
+    return padded

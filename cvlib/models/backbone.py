@@ -1,0 +1,119 @@
+"""The convolutional trunks that every system shares: images in, named feature maps out."""
+
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from cvlib.layers import PadToMultiple
+
+# The last feature map at each stride. VGG's five poolings leave its maps one stride finer than
+# those of the others: a map is taken before the pooling that would shrink it.
+_MAPS = {
+    "mobilenet": {
+        "stride2": "conv_pw_1_relu",
+        "stride4": "conv_pw_3_relu",
+        "stride8": "conv_pw_5_relu",
+        "stride16": "conv_pw_11_relu",
+        "stride32": "conv_pw_13_relu",
+    },
+    "vgg16": {
+        "stride2": "block2_conv2",
+        "stride4": "block3_conv3",
+        "stride8": "block4_conv3",
+        "stride16": "block5_conv3",
+        "stride32": "block5_pool",
+    },
+    "resnet50": {
+        "stride2": "conv1_relu",
+        "stride4": "conv2_block3_out",
+        "stride8": "conv3_block4_out",
+        "stride16": "conv4_block6_out",
+        "stride32": "conv5_block3_out",
+    },
+}
+_TINY_WEIGHTS = Path(__file__).with_name("tiny_scenes.weights.h5")
+
+
+def backbone(name="tiny", weights=None, alpha=1.0, frozen_to=None):
+    """A trunk as a Keras model from images to feature maps.
+
+    Images are (B, H, W, 3) in 0..255, uint8 or float, RGB, of any size; the normalisation that the
+    weights were trained with is inside. Sizes that are no multiple of 32 are padded at the bottom
+    and the right, so that the map at stride s has ceil(H / 32) * 32 / s rows.
+
+    Args:
+        name: `"tiny"` (nine 3x3 convolutions, for `scenes`), `"mobilenet"` (Howard et al. 2017),
+            `"vgg16"` (Simonyan & Zisserman 2015) or `"resnet50"` (He et al. 2016).
+        weights: None (random), `"scenes"` (tiny only, shipped), `"imagenet"` (not for tiny;
+            downloads) or the path of a weights file of the same network without its top.
+        alpha: MobileNet's width multiplier.
+        frozen_to: a map's name (`"stride8"`): the layers up to that map are not trained, as
+            R-CNN and its successors keep their first layers (Fast R-CNN, section 4.5).
+
+    Returns:
+        A model whose output is `{"stride2": (B, H/2, W/2, C), ..., "stride32": ...}`.
+
+    Raises:
+        ValueError: the name or the weights are unknown, or the weights file does not exist.
+    """
+    if name != "tiny" and name not in _MAPS:
+        raise ValueError(f"No backbone is called {name!r}; there are tiny, {', '.join(_MAPS)}.")
+    available = (None, "scenes") if name == "tiny" else (None, "imagenet")
+    if weights not in available and not Path(weights).is_file():
+        raise ValueError(f"{name} has no weights {weights!r}: choose {available} or an existing file.")
+
+    image = keras.Input((None, None, 3), name="image")
+    x = PadToMultiple(32)(_normalise(name, layers.Identity()(image)))
+    if name == "tiny":
+        maps = _tiny(x)
+    else:
+        maps = _application(name, x, weights, alpha)
+    model = keras.Model(image, maps, name=name)
+    if name == "tiny" and weights:
+        model.load_weights(_TINY_WEIGHTS if weights == "scenes" else weights)
+    if frozen_to:
+        _freeze(model, maps, frozen_to)
+    return model
+
+
+def _normalise(name, x):
+    """To [-1, 1]; or, as VGG and ResNet were trained in Caffe, to BGR less its ImageNet mean."""
+    if name in ("tiny", "mobilenet"):
+        return layers.Rescaling(1 / 127.5, offset=-1, name="normalise")(x)
+    x = keras.ops.flip(keras.ops.cast(x, "float32"), axis=-1)
+    return layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="normalise")(x)
+
+
+def _tiny(x):
+    maps = {}
+    for stride, channels, depth in [(2, 16, 1), (4, 32, 2), (8, 64, 2), (16, 96, 2), (32, 128, 2)]:
+        for i in range(depth):
+            name = f"stride{stride}_conv{i + 1}"
+            first = 2 if i == 0 else 1
+            x = layers.Conv2D(
+                channels, 3, strides=first, padding="same", use_bias=False, name=name
+            )(x)
+            x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+            x = layers.ReLU(name=f"{name}_relu")(x)
+        maps[f"stride{stride}"] = x
+    return maps
+
+
+def _application(name, x, weights, alpha):
+    arguments = {"include_top": False, "weights": weights, "input_tensor": x}
+    if name == "mobilenet":
+        arguments["alpha"] = alpha
+    network = {
+        "mobilenet": keras.applications.MobileNet,
+        "vgg16": keras.applications.VGG16,
+        "resnet50": keras.applications.ResNet50,
+    }[name](**arguments)
+    return {stride: network.get_layer(layer).output for stride, layer in _MAPS[name].items()}
+
+
+def _freeze(model, maps, last):
+    if last not in maps:
+        raise ValueError(f"frozen_to is {last!r}: the maps are {', '.join(maps)}.")
+    for layer in keras.Model(model.input, maps[last]).layers:
+        layer.trainable = False

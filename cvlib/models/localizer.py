@@ -1,0 +1,192 @@
+"""Classification with localization: a class and a box, or K of each, from one image."""
+
+import keras
+from keras import layers, ops
+
+from cvlib import losses
+from cvlib.metrics.localization import BoxIoU, LabelAccuracy, LocalizationAccuracy
+from cvlib.models.system import System
+from cvlib.targets import left_to_right
+
+# Box losses on coordinates relative to the image, where 0.1 is a tenth of it.
+_BOX_LOSSES = {
+    "l2": losses.l2,
+    "smooth_l1": lambda y_true, y_pred: losses.smooth_l1(y_true, y_pred, beta=0.1),
+    "iou": losses.iou_loss,
+}
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class Localizer(System):
+    """A classifier with a box regression head, for a fixed number of objects.
+
+    The backbone's last map feeds a fully connected layer and a softmax over classes. A second head
+    regresses the box, either from that last map ("after the last convolution") or from the fully
+    connected layer. Train in two steps, as the papers do, or at once with `train="both"`:
+
+        localizer.compile("adam", train="classifier")  # softmax cross-entropy; the box head rests
+        localizer.fit(batches)
+        localizer.compile("adam", train="boxes")  # L2; all but the box head is frozen
+        localizer.fit(batches)
+
+    With `num_objects=K` every image holds exactly K objects and output k answers for the k-th from
+    the left: some rule must say which output is responsible for which object.
+
+    Args:
+        backbone: a model from `cvlib.models.backbone`.
+        num_classes: number of classes C.
+        size: (height, width) of the images.
+        attach: `"conv"`: the box head sees the last map through a hidden layer of its own
+            (OverFeat, VGG); `"fc"`: it is one linear layer after the fully connected layer
+            (DeepPose, R-CNN).
+        boxes: `"agnostic"`: one box whatever the class; `"per_class"`: one box per class, of which
+            the predicted class's is given.
+        num_objects: K, the number of objects in every image.
+        hidden: units of the fully connected layer of each head.
+        dropout: rate after these layers.
+
+    Raises:
+        ValueError: `attach` or `boxes` is none of the above.
+
+    Source: OverFeat (Sermanet et al. 2013), section 4; VGG (Simonyan & Zisserman 2015),
+    appendix A; R-CNN (Girshick et al. 2014), appendix C.
+    """
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        size=(128, 128),
+        attach="conv",
+        boxes="agnostic",
+        num_objects=1,
+        hidden=256,
+        dropout=0.5,
+        **kwargs,
+    ):
+        _check("attach", attach, ("conv", "fc"))
+        _check("boxes", boxes, ("agnostic", "per_class"))
+        config = dict(locals())
+        for key in ("self", "kwargs", "__class__"):
+            del config[key]
+        K, C = num_objects, num_classes
+
+        images = keras.Input((*size, 3), name="images")
+        last_map = backbone(images)["stride32"]
+
+        head_input = keras.Input(last_map.shape[1:], name="last_map")
+        flat = layers.Flatten()(head_input)
+        fc = _fully_connected(flat, hidden, dropout, "fc")
+        logits = layers.Dense(K * C, name="logits")(fc)
+        seen = _fully_connected(flat, hidden, dropout, "box_fc") if attach == "conv" else fc
+        per_object = C if boxes == "per_class" else 1
+        offsets = layers.Dense(K * per_object * 4, name="offsets")(seen)
+        heads = keras.Model(
+            head_input,
+            _decode(
+                layers.Reshape((K, C), dtype="float32")(logits),
+                layers.Reshape((K, per_object, 4), dtype="float32")(offsets),
+                size,
+            ),
+            name="heads",
+        )
+        super().__init__(images, heads(last_map), **kwargs)
+        self.backbone, self.heads, self._config = backbone, heads, config
+        self._trunk = [layer for layer in backbone.layers if layer.trainable]
+        self._box_head = [heads.get_layer("offsets")]
+        if attach == "conv":
+            self._box_head.append(heads.get_layer("box_fc"))
+        self._metrics_of_boxes = [LabelAccuracy(), BoxIoU(), LocalizationAccuracy()]
+
+    def compile(self, optimizer="adam", train="both", box_loss="l2", box_weight=50.0, **kwargs):
+        """Chooses what is trained, and by which losses.
+
+        Layers that the backbone was built with frozen stay so.
+
+        Args:
+            optimizer: as in `keras.Model.compile`, like `**kwargs`.
+            train: `"classifier"`: trunk and softmax, by cross-entropy; `"boxes"`: the box head
+                alone, by the box loss; `"both"`: everything, by their sum.
+            box_loss: `"l2"`, `"smooth_l1"` or `"iou"`, on coordinates relative to the image.
+            box_weight: factor of the box loss in that sum.
+
+        Raises:
+            ValueError: `train` or `box_loss` is none of the above.
+        """
+        _check("train", train, ("classifier", "boxes", "both"))
+        _check("box_loss", box_loss, _BOX_LOSSES)
+        self._class_weight = 0.0 if train == "boxes" else 1.0
+        self._box_weight = {"classifier": 0.0, "boxes": 1.0, "both": box_weight}[train]
+        self._box_loss = _BOX_LOSSES[box_loss]
+        for layer in (*self._trunk, *self.heads.layers):
+            layer.trainable = train != "boxes"
+        for layer in self._box_head:
+            layer.trainable = train != "classifier"
+        super().compile(optimizer, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        truth = self._responsible(y)
+        present = ops.cast(truth["labels"] >= 0, "float32")
+        labels = ops.maximum(truth["labels"], 0)
+        classification = keras.losses.sparse_categorical_crossentropy(
+            labels, y_pred["logits"], from_logits=True
+        )
+        height, width = self._config["size"]
+        target = truth["boxes"] / ops.array([width, height, width, height], "float32")
+        offsets = y_pred["class_boxes"]
+        if self._config["boxes"] == "per_class":
+            offsets = ops.take_along_axis(offsets, labels[..., None, None], axis=2)
+        regression = self._box_loss(target, offsets[:, :, 0])
+        total = self._class_weight * classification + self._box_weight * regression
+        return ops.sum(present * total) / ops.maximum(ops.sum(present), 1)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        truth, found = self._responsible(y), self._responsible(y_pred)
+        for metric in self._metrics_of_boxes:
+            metric.update_state(truth, found)
+        return self.get_metrics_result()
+
+    def _responsible(self, objects):
+        return left_to_right(objects["boxes"], objects["labels"], self._config["num_objects"])
+
+    def stages(self):
+        return [("backbone", self.backbone), ("heads", self.heads)]
+
+    def get_config(self):
+        config = {**self._config, "name": self.name}
+        return {**config, "backbone": keras.saving.serialize_keras_object(self.backbone)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+        return cls(**{**config, "backbone": backbone})
+
+
+def _check(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"`{name}` is one of {', '.join(allowed)}, not {value!r}.")
+
+
+def _fully_connected(x, units, dropout, name):
+    x = layers.Dense(units, activation="relu", name=name)(x)
+    return layers.Dropout(dropout)(x)
+
+
+def _decode(logits, offsets, size):
+    """Logits (B, K, C) and offsets (B, K, 1 or C, 4) to detections, beside what the losses need."""
+    # Boxes start as the central half of the image, so that they overlap the objects at once.
+    class_boxes = offsets + ops.array([0.25, 0.25, 0.75, 0.75], "float32")
+    labels = ops.argmax(logits, axis=-1)
+    boxes = class_boxes
+    if boxes.shape[2] > 1:
+        boxes = ops.take_along_axis(boxes, labels[..., None, None], axis=2)
+    height, width = size
+    boxes = ops.clip(boxes[:, :, 0], 0, 1) * ops.array([width, height, width, height], "float32")
+    return {
+        "logits": logits,
+        "class_boxes": class_boxes,
+        "boxes": boxes,
+        "confidence": ops.max(ops.softmax(logits), axis=-1),
+        "labels": labels,
+        "num_detections": ops.sum(ops.ones_like(labels), axis=-1),
+    }

@@ -1,0 +1,102 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks.freshness import ROOT
+from benchmarks.grid import cells, progress
+from cvlib.records import load_records
+
+CELL = """
+import pathlib, time
+from cvlib.records import record
+with open({ran!r}, "a") as file:
+    file.write(f"{{seed}} ")
+record("constant box", {{"box_iou": 0.5}}, data, "test", per_image={{"box_iou": [0.5] * 20000}})
+time.sleep(0.5)
+record("Localizer", {{"box_iou": 0.75 + seed / 100}}, data, "test")
+"""
+
+
+@pytest.fixture
+def grid(tmp_path, notebook):
+    notebook(CELL.format(ran=str(tmp_path / "ran")))
+    suite = tmp_path / "suite.yaml"
+    suite.write_text('quick: [{chapter: "02", data: ["scenes"], seeds: [0, 1, 2]}]')
+    command = [sys.executable, "-m", "benchmarks.grid", "--out", tmp_path / "out"]
+    command += ["--suite", suite, "--course", tmp_path / "course"]
+
+    def start():
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    return start
+
+
+def test_a_killed_grid_goes_on_and_loses_nothing(tmp_path, grid):
+    out, ran = tmp_path / "out", tmp_path / "ran"
+    first = grid()
+    deadline = time.monotonic() + 120
+    while not (list(out.glob("cells/02*")) and list(out.glob("cells/.un*/records/*.json"))):
+        assert first.poll() is None and time.monotonic() < deadline, first.stdout.read()
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    finished = {path: path.stat().st_ino for path in out.glob("cells/02*")}
+    assert 1 <= len(finished) <= 2
+    assert all(len(load_records(path / "records")) == 2 for path in finished)
+
+    second = grid()
+    printed = second.communicate(timeout=180)[0]
+    assert second.returncode == 0
+    assert printed.startswith(f"{len(finished)} of 3 done") and "3 of 3 done" in printed
+    assert " left" in printed
+    now = {path: path.stat().st_ino for path in out.glob("cells/02*")}
+    assert finished.items() <= now.items() and len(now) == 3
+    assert all(len(load_records(path / "records")) == 2 for path in now)
+    assert not list(out.glob("cells/.un*"))
+    runs = ran.read_text().split()
+    seeds = {path.name.split("-")[3] for path in finished}
+    assert sorted(set(runs)) == ["0", "1", "2"] and len(runs) == 4
+    assert all(runs.count(seed) == 1 for seed in seeds)
+    table = (out / "tables" / "localization.md").read_text()
+    assert "0.7600 [0.7352, 0.7848]" in table
+
+
+def test_a_cell_that_fails_is_named_and_the_others_go_on(tmp_path, notebook):
+    path = notebook("from cvlib.records import record\nassert seed\nrecord('x', {'a': 1}, data)")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text('quick: [{chapter: "02", data: ["scenes"], seeds: [0, 1]}]')
+    command = [sys.executable, "-m", "benchmarks.grid", "--out", tmp_path / "out"]
+    command += ["--suite", suite, "--course", path.parent, "--results", tmp_path / "results"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    reason, last = done.stderr.strip().splitlines()
+    assert reason.startswith("02_boxes-quick-scenes-0-")
+    assert "raised AssertionError" in reason
+    assert last.startswith("1 of 2 cells have no result")
+    assert [r["seed"] for r in load_records(tmp_path / "results" / "records")] == [1]
+
+
+def test_the_grid_is_chapters_by_data_by_seeds(tmp_path, notebook):
+    path = notebook("x = 1")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text('full: [{chapter: "02", data: ["scenes", "voc:$X/y"], seeds: [0, 1, 2]}]')
+    found = cells("full", suite, path.parent)
+    assert [cell[:4] for cell in found] == [
+        ("02", "full", data, seed) for data in ("scenes", "voc:$X/y") for seed in (0, 1, 2)
+    ]
+    assert len({cell.name for cell in found}) == 6
+    with pytest.raises(ValueError, match="there is no preset 'quick'"):
+        cells("quick", suite, path.parent)
+
+
+def test_the_time_left_follows_the_pace_of_this_run():
+    assert progress(0, 0, 8, 0.1) == "0 of 8 done"
+    assert progress(5, 3, 8, 60) == "5 of 8 done, about 90 s left"
+    assert progress(2, 0, 8, 120) == "2 of 8 done, about 6 min left"
+    assert progress(8, 0, 8, 480) == "8 of 8 done"

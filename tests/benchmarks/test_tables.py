@@ -1,0 +1,108 @@
+import csv
+import json
+
+import pytest
+
+from benchmarks.tables import PAPERS, TABLES, derive, paper_rows
+
+FROZEN = {"attach": "conv", "trunk": "frozen", "loss": "l2", "boxes": "agnostic", "num_boxes": 1}
+
+
+def derived(tmp_path, records):
+    derive(records, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "localization.csv").read_text().splitlines()))
+    return rows, (tmp_path / "localization.md").read_text()
+
+
+def test_a_row_is_the_mean_over_seeds_with_its_intervals(tmp_path, measured):
+    records = [
+        measured(
+            seed,
+            {"box_iou": iou, "accuracy": 0.5},
+            settings=FROZEN | {"epochs": 6},
+            per_image={"box_iou": [iou - 0.1, iou + 0.1] * 50},
+        )
+        for seed, iou in enumerate((0.6, 0.7, 0.8))
+    ]
+    (row,), text = derived(tmp_path, records)
+    assert (row["box_iou"], row["seeds"], row["accuracy"]) == ("0.7000", "3", "0.5000")
+    assert (row["box_iou t-interval low"], row["box_iou t-interval high"]) == ("0.4516", "0.9484")
+    assert 0.67 < float(row["box_iou bootstrap low"]) < 0.69
+    assert row["accuracy bootstrap low"] == "" and row["localization_accuracy"] == ""
+    assert (row["attach"], row["other settings"], row["resolution"]) == (
+        "conv",
+        "epochs=6",
+        "128x128",
+    )
+    assert (row["backend"], row["device"], row["host memory (MiB)"]) == (
+        "jax",
+        "a processor",
+        "100",
+    )
+    assert "| 0.7000 [0.4516, 0.9484] b [" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": "coco:tiny"},
+        {"split": "val"},
+        {"preset": "quick"},
+        {"system": "constant box"},
+        {"settings": FROZEN | {"trunk": "joint"}},
+        {"settings": FROZEN | {"epochs": 2}},
+        {"backend": "torch"},
+        {"device": "another"},
+        {"precision": "mixed_bfloat16"},
+        {"resolution": [64, 64]},
+    ],
+    ids=str,
+)
+def test_what_differs_in_more_than_the_seed_has_a_row_of_its_own(tmp_path, measured, change):
+    first = measured(0, {"box_iou": 0.5}, settings=FROZEN)
+    second = measured(1, {"box_iou": 0.6}, **({"settings": FROZEN} | change))
+    rows, _ = derived(tmp_path, [first, second])
+    assert [row["seeds"] for row in rows] == ["1", "1"]
+
+
+def test_deriving_again_from_the_records_in_any_order_changes_no_byte(tmp_path, measured):
+    records = [
+        measured(
+            s, {"box_iou": 0.5 + s / 7}, data=d, settings=FROZEN, per_image={"box_iou": [s, 1]}
+        )
+        for s in range(3)
+        for d in ("scenes:single", "coco:tiny")
+    ]
+    derive(records, tmp_path)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    derive(json.loads(json.dumps(records[::-1])), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
+
+
+def test_other_chapters_and_no_records_leave_the_table_empty(tmp_path, measured):
+    rows, text = derived(tmp_path, [measured(0, {"box_iou": 0.5}, chapter="03")])
+    assert rows == [] and "0.5000" not in text
+
+
+def test_each_data_set_has_a_markdown_table_without_empty_columns(tmp_path, measured):
+    records = [measured(0, {"box_iou": 0.5}, data=d) for d in ("coco:tiny", "scenes:three")]
+    _, text = derived(tmp_path, records)
+    assert text.index("## `coco:tiny`") < text.index("## `scenes:three`")
+    assert "attach" not in text and "device memory" not in text
+    assert "| accuracy |" in text
+
+
+def test_every_selection_of_papers_finds_a_row_and_unchecked_ones_say_so():
+    papers = list(csv.DictReader(PAPERS.read_text().splitlines()))
+    for table in TABLES.values():
+        for selection in table["papers"]:
+            assert paper_rows([selection], papers)
+    paper = dict.fromkeys(papers[0], "x") | {"value": "10", "unit": "%"}
+    assert paper_rows([{"system": "x"}], [paper | {"checked": "no"}])[0][3] == "10 % (unchecked)"
+    assert paper_rows([{"system": "x"}], [paper | {"checked": "yes"}])[0][3] == "10 %"
+
+
+@pytest.mark.parametrize("name", ["papers.csv", "datasets.csv"])
+def test_figures_of_papers_have_a_source_and_say_whether_it_was_checked(name):
+    for row in csv.DictReader((PAPERS.parent / name).read_text().splitlines()):
+        assert row["source"] and row["checked"] in ("yes", "no") and None not in row.values()

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from cvlib.models import backbone
+
+STRIDES = (2, 4, 8, 16, 32)
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenet", "vgg16", "resnet50"])
+def test_maps_have_their_strides_and_odd_sizes_are_padded(name):
+    network = backbone(name, alpha=0.25)
+    shapes = network.compute_output_shape((2, 100, 240, 3))
+    assert [shapes[f"stride{s}"][1:3] for s in STRIDES] == [(128 // s, 256 // s) for s in STRIDES]
+
+
+def test_shapes_of_a_call():
+    image = np.zeros((2, 40, 70, 3), "uint8")
+    maps = backbone("tiny")(image)
+    assert maps["stride32"].shape == (2, 2, 3, 128)
+    assert maps["stride2"].shape == (2, 32, 48, 16)
+
+
+def test_normalisation_of_vgg_is_caffes():
+    """The first convolution of VGG sees BGR less the mean of ImageNet."""
+    network = backbone("vgg16")
+    normalised = network.get_layer("normalise").output
+    seen = type(network)(network.input, normalised)(np.full((1, 32, 32, 3), [10, 20, 30], "uint8"))
+    expected = [30 - 103.939, 20 - 116.779, 10 - 123.68]
+    np.testing.assert_allclose(ops.convert_to_numpy(seen)[0, 0, 0], expected, rtol=1e-5)
+
+
+def test_frozen_to_freezes_up_to_the_map():
+    network = backbone("tiny", frozen_to="stride4")
+    trained = [v.path for v in network.trainable_variables]
+    assert trained and not any("stride2_" in p or "stride4_" in p for p in trained)
+
+
+def test_weights_from_a_path(tmp_path):
+    network = backbone("tiny")
+    network.save_weights(tmp_path / "tiny.weights.h5")
+    again = backbone("tiny", weights=tmp_path / "tiny.weights.h5")
+    for a, b in zip(network.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_imagenet_weights_classify(real_data):
+    """The trunk feeds its own ImageNet top: the weights and the normalisation belong together.
+
+    The top's global average and 1x1 convolution are written out here in NumPy.
+    """
+    import h5py
+
+    from cvlib.data import load
+
+    weights = real_data / "weights"
+    network = backbone("mobilenet", weights / "mobilenet_v1_075_notop.weights.h5", alpha=0.75)
+    with h5py.File(weights / "mobilenet_v1_075_top.weights.h5") as file:
+        top = [v for k, v in file["layers"].items() if k.startswith("conv2d")]
+        kernel, bias = next(
+            (np.array(v["vars/0"])[0, 0], np.array(v["vars/1"])) for v in top if "1" in v["vars"]
+        )
+    dataset = load(f"coco:{real_data / 'tiny_imagenet20'}", "val", on_error="skip")
+    chosen = [s for s in dataset[:200] if set(s["labels"]) <= IMAGENET.keys() and len(s["labels"])]
+    images = np.stack([np.kron(s["image"], np.ones((2, 2, 1), "uint8")) for s in chosen])
+    features = ops.convert_to_numpy(network.predict(images, verbose=0)["stride32"])
+    predicted = np.argmax(features.mean(axis=(1, 2)) @ kernel + bias, axis=-1)
+    right = [p == IMAGENET[int(s["labels"][0])] for p, s in zip(predicted, chosen, strict=True)]
+    assert np.mean(right) > 0.3  # of a thousand classes, on photographs enlarged from 64 x 64
+
+
+# Classes of tiny_imagenet20 by their index among ImageNet's thousand.
+IMAGENET = {0: 1, 1: 207, 2: 281, 3: 291, 4: 294, 5: 301, 6: 323, 7: 386, 8: 145, 9: 365}
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ({"name": "alexnet"}, "No backbone is called 'alexnet'"),
+        ({"name": "tiny", "weights": "imagenet"}, "tiny has no weights 'imagenet'"),
+        ({"name": "mobilenet", "weights": "missing.h5"}, "mobilenet has no weights 'missing.h5'"),
+        ({"name": "tiny", "frozen_to": "stride3"}, "frozen_to is 'stride3'"),
+    ],
+)
+def test_bad_arguments(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        backbone(**arguments)

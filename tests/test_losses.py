@@ -1,0 +1,24 @@
+import numpy as np
+from keras import ops
+
+from cvlib import losses
+
+TRUE = np.float32([[0, 0, 4, 4], [1, 1, 3, 3]])
+PREDICTED = np.float32([[0, 0, 4, 4], [1, 1, 3.5, 1]])
+
+
+def test_l2():
+    values = ops.convert_to_numpy(losses.l2(TRUE, PREDICTED))
+    np.testing.assert_allclose(values, [0, (0.25 + 4) / 4])
+
+
+def test_smooth_l1_on_both_sides_of_beta():
+    values = ops.convert_to_numpy(losses.smooth_l1(TRUE, PREDICTED, beta=1.0))
+    np.testing.assert_allclose(values, [0, (0.25 / 2 + 1.5) / 4])
+    steeper = ops.convert_to_numpy(losses.smooth_l1(TRUE, PREDICTED, beta=0.1))
+    np.testing.assert_allclose(steeper, [0, (0.45 + 1.95) / 4], rtol=1e-6)
+
+
+def test_iou_loss():
+    half = np.float32([[0, 0, 4, 2], [10, 10, 12, 12]])
+    np.testing.assert_allclose(ops.convert_to_numpy(losses.iou_loss(TRUE, half)), [0.5, 1])

@@ -1,0 +1,127 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cvlib.data.sample import Dataset
+from cvlib.records import load_records, record, write_atomically
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CVLIB_RECORDS", str(tmp_path))
+    monkeypatch.delenv("CVLIB_COMMAND", raising=False)
+    return tmp_path
+
+
+def measure(**changes):
+    arguments = dict(system="Localizer", metrics={"box_iou": 0.5}, data="scenes", split="test")
+    record(**(arguments | dict(seed=0, preset="quick", chapter="02") | changes))
+
+
+def test_a_record_says_what_was_measured_and_where(folder):
+    measure(settings={"trunk": "frozen"}, resolution=(96, 128), duration=1.5)
+    (found,) = load_records(folder)
+    assert found["metrics"] == {"box_iou": 0.5}
+    assert found["settings"] == {"trunk": "frozen"}
+    assert [found[k] for k in ("chapter", "preset", "data", "split", "seed")] == [
+        *("02", "quick", "scenes", "test", 0)
+    ]
+    assert found["resolution"] == [96, 128]
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["device"] and found["command"] and found["peak_memory_mib"]["host"] > 10
+
+
+def test_measuring_again_replaces_and_any_other_run_does_not(folder):
+    measure()
+    measure(metrics={"box_iou": 0.75})
+    assert [r["metrics"]["box_iou"] for r in load_records(folder)] == [0.75]
+    others = [dict(seed=1), dict(preset="full"), dict(data="scenes:three"), dict(split="val")]
+    others += [dict(settings={"trunk": "joint"}), dict(system="constant box"), dict(chapter="03")]
+    for changes in others:
+        measure(**changes)
+    assert len(load_records(folder)) == 1 + len(others)
+
+
+def test_settings_identify_whatever_their_order(folder):
+    measure(settings={"a": 1, "b": 2})
+    measure(settings={"b": 2, "a": 1})
+    assert len(load_records(folder)) == 1
+
+
+def test_a_dataset_gives_its_name_split_and_digest(folder):
+    measure(data=Dataset("voc:bccd", "val", ["cell"], ["a"], None, lambda: "ab12"), split=None)
+    (found,) = load_records(folder)
+    assert (found["data"], found["split"], found["data_digest"]) == ("voc:bccd", "val", "ab12")
+
+
+def test_numbers_of_numpy_become_plain(folder):
+    measure(metrics={"mAP": np.float32(0.5)}, settings={"k": np.int64(3)}, seed=np.int64(7))
+    (found,) = load_records(folder)
+    assert (found["metrics"]["mAP"], found["settings"]["k"], found["seed"]) == (0.5, 3, 7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", [1, 2]])
+def test_a_metric_that_is_no_finite_number_is_refused(folder, value):
+    with pytest.raises(ValueError, match="'box_iou'"):
+        measure(metrics={"box_iou": value})
+    assert not list(folder.iterdir())
+
+
+def test_per_image_values_are_rounded_and_of_one_length(folder):
+    measure(per_image={"box_iou": np.float32([1 / 3, 1]), "accuracy": [True, False]})
+    (found,) = load_records(folder)
+    assert found["per_image"] == {"box_iou": [0.3333, 1], "accuracy": [1, 0]}
+    with pytest.raises(ValueError, match="differ in length"):
+        measure(per_image={"box_iou": [0.1], "accuracy": [1, 0]})
+    with pytest.raises(ValueError, match="not all finite"):
+        measure(per_image={"box_iou": [np.nan]})
+
+
+def test_times_are_summed_up_as_percentiles(folder):
+    measure(milliseconds={"graph": np.arange(1, 12)})
+    assert load_records(folder)[0]["milliseconds"] == {"graph": {"p50": 6.0, "p90": 10.0, "n": 11}}
+
+
+def test_no_absolute_path_enters_a_record(folder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/home/me/train.py", "--data", "coco:/home/me/tiny"])
+    measure(settings={"weights": folder / "w.h5", "unit": "images/s"})
+    (found,) = load_records(folder)
+    assert found["command"] == "python train.py --data coco:tiny"
+    assert found["settings"] == {"weights": "w.h5", "unit": "images/s"}
+    assert str(folder) not in next(folder.iterdir()).read_text()
+
+
+@pytest.mark.parametrize(
+    "text, message", [('{"system": "Loc', "not valid JSON"), ('{"a": 1}', "not a record")]
+)
+def test_a_half_written_or_foreign_file_is_named(folder, text, message):
+    measure()
+    (folder / "other.json").write_text(text)
+    with pytest.raises(ValueError, match=f"other.json: .*{message}"):
+        load_records(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="absent: the folder of records does not exist"):
+        load_records(tmp_path / "absent")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    write_atomically(tmp_path / "a.json", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(tmp_path / "a.json", "new \ud800")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_recording_loads_no_backend(tmp_path):
+    code = (
+        "import sys; from cvlib.records import record; record('x', {'a': 1}, 'scenes');"
+        "assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    (path,) = (tmp_path / "records").iterdir()
+    assert json.loads(path.read_text())["backend"] is None
