@@ -95,6 +95,7 @@ def run(notebook, preset, data, seed, out):
         shutil.rmtree(left_over)
     work = Path(tempfile.mkdtemp(dir=out, prefix=f".unfinished-{name}-"))
     (work / "records").mkdir()
+    before = os.environ.copy()
     os.environ |= {
         "CVLIB_RECORDS": str(work / "records"),
         "CVLIB_CHAPTER": notebook.stem.partition("_")[0],
@@ -116,6 +117,9 @@ def run(notebook, preset, data, seed, out):
         raise ValueError(f"{notebook}: In [{error.exec_count}] `{line}` raised {reason}") from None
     except DeadKernelError:
         raise ValueError(f"{notebook}: the kernel died.") from None
+    finally:
+        os.environ.clear()
+        os.environ |= before
     shutil.rmtree(out / name, ignore_errors=True)
     work.chmod(0o755)  # mkdtemp makes folders that only their owner reads.
     os.replace(work, out / name)

@@ -27,7 +27,7 @@ TABLES = {
     "localization": {
         "title": "Classification and localization",
         "chapter": "02",
-        "settings": ("attach", "trunk", "loss", "boxes", "num_boxes"),
+        "settings": ("attach", "trunk", "loss", "boxes", "num_objects"),
         "metrics": ("accuracy", "box_iou", "localization_accuracy"),
         "papers": [
             {"system": "OverFeat", "dataset": "ILSVRC13", "metric": "localization top-5 error"}

@@ -1,7 +1,7 @@
 """Box arithmetic on tensors: any leading shape, any backend, under jit.
 
-A box is `xyxy` in continuous pixels: pixel (row, column) covers [column, column + 1) x [row, row + 1),
-so a box is x2 - x1 wide, without the + 1 of integer pixel boxes.
+A box is `xyxy` in continuous pixels: pixel (row, column) covers [column, column + 1) x
+[row, row + 1), so a box is x2 - x1 wide, without the + 1 of integer pixel boxes.
 """
 
 import keras
@@ -34,7 +34,7 @@ def area(boxes):
 
 
 def paired_iou(a, b):
-    """Intersection over union (...) of `xyxy` boxes a[i] with b[i], both (..., 4); 0 where empty."""
+    """IoU (...) of `xyxy` boxes, each in a (..., 4) with its partner in b (..., 4); 0 if empty."""
     a, b = ops.convert_to_tensor(a, "float32"), ops.convert_to_tensor(b, "float32")
     corners = (ops.maximum(a[..., :2], b[..., :2]), ops.minimum(a[..., 2:], b[..., 2:]))
     intersection = area(ops.concatenate(corners, axis=-1))
@@ -43,6 +43,6 @@ def paired_iou(a, b):
 
 
 def iou(a, b):
-    """Intersection over union (..., N, M) of every `xyxy` box in a (..., N, 4) with each in b (..., M, 4)."""
+    """IoU (..., N, M) of `xyxy` boxes, each in a (..., N, 4) with each in b (..., M, 4)."""
     a, b = ops.convert_to_tensor(a, "float32"), ops.convert_to_tensor(b, "float32")
     return paired_iou(a[..., :, None, :], b[..., None, :, :])

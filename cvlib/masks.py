@@ -71,7 +71,8 @@ def is_complete(mask):
 
 def areas(masks):
     """(N,) float32 numbers of pixels."""
-    return coco.area(masks).astype(np.float32) if masks else np.zeros(0, np.float32)
+    # One at a time: pycocotools 2.0.11 overflows on more than 255 masks under NumPy 2.
+    return np.array([coco.area(mask) for mask in masks], np.float32)
 
 
 def to_boxes(masks):

@@ -328,6 +328,39 @@ def draw_cells(axes, image_size, map_size):
         axes.axhline(i * height / rows, **style)
 
 
+def blocks(places, arrows, names=None):
+    """A diagram of a network: boxes with names, on a grid, and arrows between them.
+
+    Args:
+        places: dict from a block's name to its (column, row), row 0 at the top.
+        arrows: pairs of names.
+        names: dict from a pair to what is written beside its arrow.
+
+    Returns:
+        The Figure.
+    """
+    rows = 1 + max(row for _, row in places.values())
+    figure, (axes,) = panels(height=0.85 * rows)
+    width, height = 0.36, 0.27
+    for name, (x, y) in places.items():
+        corner = (x - width, y - height)
+        axes.add_patch(Rectangle(corner, 2 * width, 2 * height, fc=PALE[0], ec="#334", lw=1))
+        axes.text(x, y, name, ha="center", va="center", fontsize=9)
+    for start, end in arrows:
+        (x1, y1), (x2, y2) = places[start], places[end]
+        dx, dy = np.sign(x2 - x1), np.sign(y2 - y1)
+        tail = (x1 + width * dx, y1) if dy == 0 else (x1 + width / 2 * dx, y1 + height * dy)
+        head = (x2 - width * dx, y2) if dx else (x2, y2 - height * dy)
+        style = {"arrowstyle": "-|>", "color": "#334", "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", head, tail, arrowprops=style)
+        middle = ((tail[0] + head[0]) / 2 + 0.05, (tail[1] + head[1]) / 2)
+        axes.text(*middle, (names or {}).get((start, end), ""), va="bottom", fontsize=9)
+    columns = 1 + max(column for column, _ in places.values())
+    axes.set(xlim=(-0.45, columns - 0.55), ylim=(rows - 0.6, -0.4))
+    axes.axis("off")
+    return figure
+
+
 def curves(series, xlabel="epoch", ylabel="", x=None, axes=None):
     """Learning curves: the mean over the seeds, and the band from the least to the largest.
 

@@ -119,18 +119,15 @@ def dense_to_conv(model):
         )
         before = originals[id(traced[0])].shape[1:]
         after = tree.flatten(old)[0].shape[1:]
-        if _is_reshape(layer, window, before, after):
-            outputs, window = traced[0], window or before[:2]
-        else:
-            if id(layer) not in copies:
-                copies[id(layer)] = _convolutional(layer, window, before, after)
-            copy, window = copies[id(layer)]
-            try:
-                outputs = copy(*args, **kwargs)
-            except (TypeError, ValueError) as error:
-                raise _refusal(layer, "it does not take maps of unknown size") from error
-            if isinstance(layer, layers.Layer) and not isinstance(copy, DenseToConv):
-                copy.set_weights(layer.get_weights())
+        if id(layer) not in copies:
+            copies[id(layer)] = _convolutional(layer, window, before, after)
+        copy, window = copies[id(layer)]
+        try:
+            outputs = copy(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            raise _refusal(layer, "it does not take maps of unknown size") from error
+        if isinstance(layer, layers.Layer) and not isinstance(copy, DenseToConv):
+            copy.set_weights(layer.get_weights())
         return tree.map_structure(partial(trace, window=window), outputs, old)
 
     def trace(tensor, original, window):
@@ -179,6 +176,10 @@ def _convolutional(layer, window, before, after):
     """
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         raise _refusal(layer, "it is not channels last")
+    if _is_reshape(layer, window, before, after):
+        # A layer of its own: other layers may read the same map as it is.
+        identity = layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
+        return identity, window or before[:2]
     if type(layer) in _POOLING and window is None:
         pooling = _POOLING[type(layer)]
         if None in before:

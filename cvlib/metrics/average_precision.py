@@ -11,6 +11,7 @@ from cvlib.metrics.matching import (
     host_only,
     match_coco,
     match_voc,
+    num_images,
     overlapping,
     read_detections,
     read_objects,
@@ -119,7 +120,7 @@ class MeanAveragePrecision:
         coco = self.style == "coco"
         objects, sizes = read_objects(y_true, self.num_classes, self.iou == "masks")
         detections = read_detections(y_pred, self.num_classes, sizes)
-        number = _num_images(y_true), _num_images(y_pred)
+        number = num_images(y_true), num_images(y_pred)
         if number[0] != number[1]:
             raise ValueError(f"y_true holds {number[0]} images, but y_pred {number[1]}.")
         if coco:
@@ -235,10 +236,6 @@ class EvaluateDetections(keras.callbacks.Callback):
             self.metric.update_state({"size": size, **y}, y_pred)
         result = self.metric.result()
         logs |= {f"{self.prefix}{k}": v for k, v in result.items() if np.isscalar(v)}
-
-
-def _num_images(batch):
-    return len(batch["labels"]) if isinstance(batch, dict) else len(batch)
 
 
 def _concatenate(parts):

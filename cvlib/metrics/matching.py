@@ -43,6 +43,11 @@ def host_only(user):
     )
 
 
+def num_images(batch):
+    """The number of images in a padded batch or in a list of images."""
+    return len(batch["labels"]) if isinstance(batch, dict) else len(batch)
+
+
 def read_objects(y_true, num_classes, with_masks=False, user="MeanAveragePrecision"):
     """The objects of a batch as rows, by image, then class.
 

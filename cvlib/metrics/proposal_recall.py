@@ -6,7 +6,7 @@ Source: Hosang et al. 2015, "What Makes for Effective Detection Proposals?".
 import numpy as np
 from pycocotools import mask as rle
 
-from cvlib.metrics.matching import read_objects, to_numpy
+from cvlib.metrics.matching import num_images, read_objects, to_numpy
 
 
 class ProposalRecall:
@@ -43,9 +43,10 @@ class ProposalRecall:
         """
         user = type(self).__name__
         objects, _ = read_objects(y_true, np.iinfo(np.int32).max, user=user)
-        number = len(y_true["labels"]) if isinstance(y_true, dict) else len(y_true)
-        if len(proposals) != number:
-            raise ValueError(f"y_true holds {number} images, but proposals {len(proposals)}.")
+        if len(proposals) != num_images(y_true):
+            raise ValueError(
+                f"y_true holds {num_images(y_true)} images, but proposals {len(proposals)}."
+            )
         asked = ~(objects["difficult"] | objects["crowd"])
         for image, boxes in enumerate(proposals):
             boxes = to_numpy(boxes, user).astype(float)

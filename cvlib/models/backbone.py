@@ -32,10 +32,10 @@ _MAPS = {
         "stride32": "conv5_block3_out",
     },
 }
-_TINY_WEIGHTS = Path(__file__).with_name("tiny_scenes.weights.h5")
+TINY_WEIGHTS = Path(__file__).with_name("tiny_scenes.weights.h5")
 
 
-def backbone(name="tiny", weights=None, alpha=1.0, frozen_to=None):
+def backbone(name="tiny", weights=None, alpha=1.0):
     """A trunk as a Keras model from images to feature maps.
 
     Images are (B, H, W, 3) in 0..255, uint8 or float, RGB, of any size; the normalisation that the
@@ -48,8 +48,6 @@ def backbone(name="tiny", weights=None, alpha=1.0, frozen_to=None):
         weights: None (random), `"scenes"` (tiny only, shipped), `"imagenet"` (not for tiny;
             downloads) or the path of a weights file of the same network without its top.
         alpha: MobileNet's width multiplier.
-        frozen_to: a map's name (`"stride8"`): the layers up to that map are not trained, as
-            R-CNN and its successors keep their first layers (Fast R-CNN, section 4.5).
 
     Returns:
         A model whose output is `{"stride2": (B, H/2, W/2, C), ..., "stride32": ...}`.
@@ -61,7 +59,9 @@ def backbone(name="tiny", weights=None, alpha=1.0, frozen_to=None):
         raise ValueError(f"No backbone is called {name!r}; there are tiny, {', '.join(_MAPS)}.")
     available = (None, "scenes") if name == "tiny" else (None, "imagenet")
     if weights not in available and not Path(weights).is_file():
-        raise ValueError(f"{name} has no weights {weights!r}: choose {available} or an existing file.")
+        raise ValueError(
+            f"{name} has no weights {weights!r}: choose {available} or an existing file."
+        )
 
     image = keras.Input((None, None, 3), name="image")
     x = PadToMultiple(32)(_normalise(name, layers.Identity()(image)))
@@ -71,9 +71,7 @@ def backbone(name="tiny", weights=None, alpha=1.0, frozen_to=None):
         maps = _application(name, x, weights, alpha)
     model = keras.Model(image, maps, name=name)
     if name == "tiny" and weights:
-        model.load_weights(_TINY_WEIGHTS if weights == "scenes" else weights)
-    if frozen_to:
-        _freeze(model, maps, frozen_to)
+        model.load_weights(TINY_WEIGHTS if weights == "scenes" else weights)
     return model
 
 
@@ -112,8 +110,22 @@ def _application(name, x, weights, alpha):
     return {stride: network.get_layer(layer).output for stride, layer in _MAPS[name].items()}
 
 
-def _freeze(model, maps, last):
-    if last not in maps:
-        raise ValueError(f"frozen_to is {last!r}: the maps are {', '.join(maps)}.")
-    for layer in keras.Model(model.input, maps[last]).layers:
-        layer.trainable = False
+def layers_above(backbone, frozen_to=None):
+    """The layers of a backbone that are trained when those up to a map are frozen.
+
+    R-CNN and its successors keep the first layers of a pretrained network as they are (Fast R-CNN,
+    Girshick 2015, section 4.5).
+
+    Args:
+        backbone: a model from `backbone`.
+        frozen_to: name of a map (`"stride8"`), or None to train all layers.
+
+    Raises:
+        ValueError: the backbone has no map of this name.
+    """
+    if frozen_to is None:
+        return backbone.layers
+    if frozen_to not in backbone.output:
+        raise ValueError(f"`frozen_to` is one of {', '.join(backbone.output)}, not {frozen_to!r}.")
+    frozen = keras.Model(backbone.input, backbone.output[frozen_to]).layers
+    return [layer for layer in backbone.layers if layer not in frozen]

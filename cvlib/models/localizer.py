@@ -5,6 +5,7 @@ from keras import layers, ops
 
 from cvlib import losses
 from cvlib.metrics.localization import BoxIoU, LabelAccuracy, LocalizationAccuracy
+from cvlib.models.backbone import layers_above
 from cvlib.models.system import System
 from cvlib.targets import left_to_right
 
@@ -44,9 +45,10 @@ class Localizer(System):
         num_objects: K, the number of objects in every image.
         hidden: units of the fully connected layer of each head.
         dropout: rate after these layers.
+        frozen_to: name of the backbone's map up to which its layers are never trained.
 
     Raises:
-        ValueError: `attach` or `boxes` is none of the above.
+        ValueError: `attach`, `boxes` or `frozen_to` is none of the above.
 
     Source: OverFeat (Sermanet et al. 2013), section 4; VGG (Simonyan & Zisserman 2015),
     appendix A; R-CNN (Girshick et al. 2014), appendix C.
@@ -62,25 +64,29 @@ class Localizer(System):
         num_objects=1,
         hidden=256,
         dropout=0.5,
+        frozen_to=None,
         **kwargs,
     ):
         _check("attach", attach, ("conv", "fc"))
         _check("boxes", boxes, ("agnostic", "per_class"))
-        config = dict(locals())
-        for key in ("self", "kwargs", "__class__"):
-            del config[key]
         K, C = num_objects, num_classes
 
         images = keras.Input((*size, 3), name="images")
         last_map = backbone(images)["stride32"]
 
         head_input = keras.Input(last_map.shape[1:], name="last_map")
-        flat = layers.Flatten()(head_input)
-        fc = _fully_connected(flat, hidden, dropout, "fc")
+        # What an object is depends little on where it lies, so the classifier pools 2 x 2 cells.
+        pooled = layers.AveragePooling2D(2)(head_input)
+        fc = _fully_connected(pooled, hidden, dropout, "fc")
         logits = layers.Dense(K * C, name="logits")(fc)
-        seen = _fully_connected(flat, hidden, dropout, "box_fc") if attach == "conv" else fc
+        seen = fc
+        if attach == "conv":
+            seen = _fully_connected(head_input, hidden, dropout, "box_fc")
         per_object = C if boxes == "per_class" else 1
-        offsets = layers.Dense(K * per_object * 4, name="offsets")(seen)
+        # Boxes begin where `_decode` puts them: larger first errors would drown the gradient
+        # (Fast R-CNN, section 2.3).
+        small = keras.initializers.RandomNormal(stddev=0.001)
+        offsets = layers.Dense(K * per_object * 4, kernel_initializer=small, name="offsets")(seen)
         heads = keras.Model(
             head_input,
             _decode(
@@ -91,17 +97,39 @@ class Localizer(System):
             name="heads",
         )
         super().__init__(images, heads(last_map), **kwargs)
-        self.backbone, self.heads, self._config = backbone, heads, config
-        self._trunk = [layer for layer in backbone.layers if layer.trainable]
+        self.backbone, self.heads = backbone, heads
+        self._config = {
+            "num_classes": num_classes,
+            "size": tuple(size),
+            "attach": attach,
+            "boxes": boxes,
+            "num_objects": num_objects,
+            "hidden": hidden,
+            "dropout": dropout,
+            "frozen_to": frozen_to,
+        }
+        self._trunk = layers_above(backbone, frozen_to)
+        for layer in backbone.layers:
+            layer.trainable = layer in self._trunk
         self._box_head = [heads.get_layer("offsets")]
         if attach == "conv":
             self._box_head.append(heads.get_layer("box_fc"))
         self._metrics_of_boxes = [LabelAccuracy(), BoxIoU(), LocalizationAccuracy()]
 
+    def with_box_head(self, **changes):
+        """A copy with the same trunk and classifier and a new box head.
+
+        Args:
+            **changes: of the arguments `attach`, `boxes`, `dropout` and `frozen_to`.
+        """
+        other = type(self)(keras.models.clone_model(self.backbone), **{**self._config, **changes})
+        other.backbone.set_weights(self.backbone.get_weights())
+        for name in ("fc", "logits"):
+            other.heads.get_layer(name).set_weights(self.heads.get_layer(name).get_weights())
+        return other
+
     def compile(self, optimizer="adam", train="both", box_loss="l2", box_weight=50.0, **kwargs):
         """Chooses what is trained, and by which losses.
-
-        Layers that the backbone was built with frozen stay so.
 
         Args:
             optimizer: as in `keras.Model.compile`, like `**kwargs`.
@@ -153,8 +181,8 @@ class Localizer(System):
         return [("backbone", self.backbone), ("heads", self.heads)]
 
     def get_config(self):
-        config = {**self._config, "name": self.name}
-        return {**config, "backbone": keras.saving.serialize_keras_object(self.backbone)}
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        return {"backbone": backbone, "name": self.name, **self._config}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -167,7 +195,8 @@ def _check(name, value, allowed):
         raise ValueError(f"`{name}` is one of {', '.join(allowed)}, not {value!r}.")
 
 
-def _fully_connected(x, units, dropout, name):
+def _fully_connected(maps, units, dropout, name):
+    x = layers.Flatten()(maps)
     x = layers.Dense(units, activation="relu", name=name)(x)
     return layers.Dropout(dropout)(x)
 

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.tables import PAPERS, TABLES, derive, paper_rows
 
-FROZEN = {"attach": "conv", "trunk": "frozen", "loss": "l2", "boxes": "agnostic", "num_boxes": 1}
+FROZEN = {"attach": "conv", "trunk": "frozen", "loss": "l2", "boxes": "agnostic", "num_objects": 1}
 
 
 def derived(tmp_path, records):

@@ -10,6 +10,13 @@ LOGGING = "import sys\nprint('log', file=sys.stderr)\npreset"
 EXACT = "# NBVAL_CHECK_OUTPUT\nprint(len(data))\nobject()"
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    # A run sets these for its kernel; other tests must not see them.
+    for name in ("CVLIB_RECORDS", "CVLIB_CHAPTER", "CVLIB_COMMAND"):
+        monkeypatch.setenv(name, "")
+
+
 def test_outputs_are_stored_and_compared_with_those_of_smoke(tmp_path, capfd):
     path = write_chapter(tmp_path, "# Pose", stored(LOGGING), stored(EXACT))
     store_outputs(path, tmp_path / "runs")

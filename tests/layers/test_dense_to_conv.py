@@ -82,6 +82,12 @@ def two_heads(inputs):
     return {"label": layers.Dense(5, activation="softmax")(x), "box": layers.Dense(4)(x)}
 
 
+def flattened_and_pooled(inputs):
+    x = valid_body(inputs)
+    hidden = layers.Dense(5)(layers.Dense(8, activation="relu")(layers.Flatten()(x)))
+    return layers.Add()([hidden, layers.Dense(5)(layers.GlobalAveragePooling2D()(x))])
+
+
 def nested(inputs):
     body = keras.Model(inner := keras.Input((14, 17, 3)), valid_body(inner))
     head = keras.Sequential([layers.Flatten(), layers.Dense(8, activation="relu"), layers.Dense(5)])
@@ -94,7 +100,15 @@ def shared_dense(inputs):
     return layers.Add()([dense(hidden), dense(layers.ReLU()(hidden))])
 
 
-TAILS = [flatten_tail, pooled_tail, convolutional_tail, two_heads, nested, shared_dense]
+TAILS = [
+    flatten_tail,
+    pooled_tail,
+    convolutional_tail,
+    two_heads,
+    flattened_and_pooled,
+    nested,
+    shared_dense,
+]
 
 
 @pytest.mark.parametrize("tail", TAILS)

@@ -306,6 +306,7 @@ def test_streams_over_padded_batches(style):
         detections["num_detections"] = (detections["labels"] != -1).sum(axis=1)
         # What num_detections leaves out is padding, whatever it holds.
         detections["boxes"][:, 35:] = np.nan
+        detections["labels"][:, 35:] = 0
         batch = {k: keras.ops.convert_to_tensor(v) for k, v in detections.items()}
         metric.update_state(padded(y_true[i : i + 4], 10), batch)
     assert_array_equal(metric.result()["AP"], expected["AP"])
@@ -326,6 +327,9 @@ def test_box_framed_masks_are_pasted():
     assert expected["mAP"] > 0
     result = evaluate(framed, found, CLASSES, iou="masks", iou_threshold=0.3)
     assert_array_equal(result["AP"], expected["AP"])
+    of_truth = [{**i, "masks": m["masks"]} for i, m in zip(y_true, pasted(framed), strict=True)]
+    result = evaluate(of_truth[:1], found[:1], CLASSES, iou="masks", iou_threshold=0.3)
+    assert result["mAP"] > 0
     del framed[0]["size"]
     with pytest.raises(ValueError, match="no 'size' of image 0"):
         evaluate(framed, found, CLASSES, iou="masks")
@@ -425,7 +429,11 @@ def test_evaluate_detections_adds_to_the_logs_of_an_epoch():
     batches = [(images, {"boxes": objects, "labels": np.zeros((2, 1), int)})]
     model = Pixels()
     model.compile(loss="mse")
-    callback = EvaluateDetections(batches, MeanAveragePrecision(2, "coco"))
+    metric = MeanAveragePrecision(2, "coco")
+    metric.update_state(
+        batches[0][1], [{"boxes": np.zeros((0, 4)), "labels": [], "confidence": []}] * 2
+    )
+    callback = EvaluateDetections(batches, metric)
     history = model.fit(images, np.zeros((2, 1)), epochs=2, verbose=0, callbacks=[callback])
     assert_allclose(history.history["val_AR100"], [0.5, 0.5])
     assert "val_AP" not in history.history

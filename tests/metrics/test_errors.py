@@ -61,7 +61,7 @@ def test_hand_worked_gains():
     assert all(result["gain"][kind] == 0 for kind in ERRORS if kind != "wrong class")
 
     # The poor boxes of A: the first becomes right, the other vanishes.
-    result = breakdown([(A, 0)], [(POOR_A, 0), (POOR_A, 0)])
+    result = breakdown([(A, 0)], [(POOR_A, 0), (B, 0), (POOR_A, 0)])
     assert_allclose([result["mAP"], result["gain"]["poor box"]], [0, 1])
 
     # A is found, after a poor box of it and a background: without the one or the other 1 / 2.

@@ -29,7 +29,7 @@ def test_hand_worked_table():
 
 def test_a_proposal_covers_one_object():
     near_a = [0, 1, 10, 11]
-    result = recall([objects(A, near_a)], [np.array([A])])
+    result = recall([objects(A, near_a)], [np.array([A, B])])
     assert_allclose(result["recall"], [[0.5, 0.5]] * 3)
     result = recall([objects(A, near_a)], [np.array([A, A])])
     assert_allclose(result["recall"], [[1, 1]] * 3)

@@ -3,6 +3,7 @@ import pytest
 from keras import ops
 
 from cvlib.models import backbone
+from cvlib.models.backbone import layers_above
 
 STRIDES = (2, 4, 8, 16, 32)
 
@@ -30,10 +31,11 @@ def test_normalisation_of_vgg_is_caffes():
     np.testing.assert_allclose(ops.convert_to_numpy(seen)[0, 0, 0], expected, rtol=1e-5)
 
 
-def test_frozen_to_freezes_up_to_the_map():
-    network = backbone("tiny", frozen_to="stride4")
-    trained = [v.path for v in network.trainable_variables]
-    assert trained and not any("stride2_" in p or "stride4_" in p for p in trained)
+def test_layers_above_a_map():
+    names = [layer.name for layer in layers_above(backbone("tiny"), "stride4")]
+    assert names[0] == "stride8_conv1" and names[-1] == "stride32_conv2_relu"
+    with pytest.raises(ValueError, match="`frozen_to` is one of stride2, .*, not 'stride3'"):
+        layers_above(backbone("tiny"), "stride3")
 
 
 def test_weights_from_a_path(tmp_path):
@@ -79,7 +81,6 @@ IMAGENET = {0: 1, 1: 207, 2: 281, 3: 291, 4: 294, 5: 301, 6: 323, 7: 386, 8: 145
         ({"name": "alexnet"}, "No backbone is called 'alexnet'"),
         ({"name": "tiny", "weights": "imagenet"}, "tiny has no weights 'imagenet'"),
         ({"name": "mobilenet", "weights": "missing.h5"}, "mobilenet has no weights 'missing.h5'"),
-        ({"name": "tiny", "frozen_to": "stride3"}, "frozen_to is 'stride3'"),
     ],
 )
 def test_bad_arguments(arguments, sentence):

@@ -1,0 +1,194 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from cvlib.boxes import paired_iou
+from cvlib.models import Localizer, backbone
+
+SIZE = (64, 64)
+
+
+def make(**arguments):
+    keras.utils.set_random_seed(1)
+    return Localizer(backbone("tiny"), 3, size=SIZE, hidden=32, **arguments)
+
+
+def squares(count, objects=1, seed=0):
+    """Images with bright squares, one colour channel for each class."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 60, (count, *SIZE, 3)).astype("uint8")
+    boxes, labels = [], rng.integers(0, 3, (count, objects)).astype("int32")
+    for image, classes in zip(images, labels, strict=True):
+        side = rng.integers(16, 64 // objects - 1, objects)
+        left = [64 // objects * i + rng.integers(64 // objects - s) for i, s in enumerate(side)]
+        top = rng.integers(0, 64 - side)
+        for x, y, s, c in zip(left, top, side, classes, strict=True):
+            image[y : y + s, x : x + s, c] = 230
+        boxes.append(np.stack([left, top, left + side, top + side], axis=-1))
+    return images, {"boxes": np.array(boxes, "float32"), "labels": labels}
+
+
+class Batches:
+    """What `fit` needs of `cvlib.data.batches`."""
+
+    def __init__(self, images, targets, size=32):
+        self.parts = [
+            (images[i : i + size], {k: v[i : i + size] for k, v in targets.items()})
+            for i in range(0, len(images), size)
+        ]
+        self.steps_per_epoch = len(self.parts)
+
+    def __iter__(self):
+        while True:
+            yield from self.parts
+
+
+def fit(localizer, data, epochs):
+    # Keras takes generators; the rest of the test sees what `System.fit` makes of the batches.
+    steps = data.steps_per_epoch
+    return keras.Model.fit(localizer, iter(data), steps_per_epoch=steps, epochs=epochs, verbose=0)
+
+
+def test_learns_class_and_box_and_beats_the_constant_box(tmp_path):
+    images, targets = squares(512)
+    localizer = make(dropout=0.0)
+    localizer.compile(keras.optimizers.Adam(1e-3), train="both", box_loss="smooth_l1")
+    fit(localizer, Batches(images, targets), epochs=12)
+    unseen, truth = squares(64, seed=9)
+    found = localizer.predict(unseen)
+    overlap = ops.convert_to_numpy(paired_iou(truth["boxes"], found["boxes"])).mean()
+    median = np.median(targets["boxes"], axis=0)
+    constant = ops.convert_to_numpy(paired_iou(truth["boxes"], median[None])).mean()
+    assert (found["labels"] == truth["labels"]).mean() > 0.95
+    assert overlap > constant + 0.2
+
+    localizer.save(tmp_path / "localizer.keras")
+    again = Localizer.load(tmp_path / "localizer.keras").predict(unseen)
+    for key in found:
+        np.testing.assert_array_equal(again[key], found[key])
+
+
+@pytest.mark.parametrize("attach, trained", [("conv", 4), ("fc", 2)])
+def test_training_the_boxes_leaves_trunk_and_classes_alone(attach, trained):
+    images, targets = squares(32)
+    localizer = make(attach=attach)
+    before = localizer.predict(images)
+    weights = localizer.backbone.get_weights()
+    localizer.compile(keras.optimizers.Adam(1e-2), train="boxes")
+    assert len(localizer.trainable_variables) == trained
+    fit(localizer, Batches(images, targets), epochs=2)
+    after = localizer.predict(images)
+    np.testing.assert_array_equal(after["confidence"], before["confidence"])
+    assert not np.allclose(after["boxes"], before["boxes"])
+    for a, b in zip(localizer.backbone.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_training_the_classifier_leaves_the_box_head_alone():
+    images, targets = squares(32)
+    localizer = make()
+    head = localizer.heads.get_layer("offsets").get_weights()
+    localizer.compile("adam", train="classifier")
+    fit(localizer, Batches(images, targets), epochs=1)
+    for a, b in zip(localizer.heads.get_layer("offsets").get_weights(), head, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_frozen_layers_stay_frozen_through_every_stage_and_reloading(tmp_path):
+    localizer = make(frozen_to="stride8")
+    counts = []
+    for stage in ("classifier", "boxes", "both"):
+        localizer.compile("adam", train=stage)
+        counts.append(len(localizer.trainable_variables))
+    assert counts == [4 * 3 + 4, 4, 4 * 3 + 8]
+    localizer.compile("adam", train="boxes")
+    localizer.save(tmp_path / "localizer.keras")
+    again = Localizer.load(tmp_path / "localizer.keras")
+    again.compile("adam", train="both")
+    assert len(again.trainable_variables) == counts[-1]
+
+
+def test_with_box_head_keeps_the_classifier():
+    images, _ = squares(4)
+    localizer = make()
+    other = localizer.with_box_head(attach="fc", boxes="per_class")
+    np.testing.assert_allclose(
+        other.predict(images)["confidence"], localizer.predict(images)["confidence"], rtol=1e-5
+    )
+    assert other.heads.get_layer("offsets").units == 3 * 4
+
+
+def test_per_class_gives_the_predicted_class_its_box_and_trains_the_true_one():
+    images, targets = squares(8)
+    localizer = make(boxes="per_class", dropout=0.0)
+    outputs = {k: ops.convert_to_numpy(v) for k, v in localizer(images, training=False).items()}
+    for i in range(8):
+        chosen = outputs["class_boxes"][i, 0, outputs["labels"][i, 0]]
+        np.testing.assert_allclose(outputs["boxes"][i, 0], np.clip(chosen, 0, 1) * 64, rtol=1e-5)
+    localizer.compile("adam", train="boxes", box_loss="l2")
+    expected = [
+        np.mean((outputs["class_boxes"][i, 0, targets["labels"][i, 0]] - box[0] / 64) ** 2)
+        for i, box in enumerate(targets["boxes"])
+    ]
+    loss = localizer.compute_loss(images, targets, localizer(images, training=False))
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_two_objects_are_told_apart_by_their_order():
+    images, targets = squares(384, objects=2)
+    shuffled = {key: value[:, ::-1].copy() for key, value in targets.items()}
+    localizer = make(num_objects=2, dropout=0.0)
+    localizer.compile(keras.optimizers.Adam(1e-3), train="both", box_loss="smooth_l1")
+    fit(localizer, Batches(images, shuffled), epochs=12)
+    unseen, truth = squares(64, objects=2, seed=9)
+    found = localizer.predict(unseen)
+    assert found["boxes"].shape == (64, 2, 4) and (found["num_detections"] == 2).all()
+    assert (found["labels"] == truth["labels"]).mean() > 0.9
+
+
+def test_images_without_an_object_do_not_count():
+    images, targets = squares(4)
+    localizer = make()
+    localizer.compile("adam")
+    outputs = localizer(images, training=False)
+    with_padding = {
+        "boxes": np.concatenate([targets["boxes"][:3], np.full((1, 1, 4), -1, "float32")]),
+        "labels": np.concatenate([targets["labels"][:3], [[-1]]]).astype("int32"),
+    }
+    first_three = {key: value[:3] for key, value in outputs.items()}
+    expected = localizer.compute_loss(None, {k: v[:3] for k, v in targets.items()}, first_three)
+    loss = localizer.compute_loss(None, with_padding, outputs)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_stages_in_turn_give_the_prediction():
+    images, _ = squares(2)
+    localizer = make()
+    (_, trunk), (_, heads) = localizer.stages()
+    outputs = heads(trunk(images)["stride32"])
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(outputs["boxes"]), localizer.predict(images)["boxes"], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "method, arguments, sentence",
+    [
+        ("init", {"attach": "pool"}, "`attach` is one of conv, fc, not 'pool'."),
+        ("init", {"boxes": "both"}, "`boxes` is one of agnostic, per_class, not 'both'."),
+        ("compile", {"train": "trunk"}, "`train` is one of classifier, boxes, both, not 'trunk'."),
+        ("compile", {"box_loss": "l1"}, "`box_loss` is one of l2, smooth_l1, iou, not 'l1'."),
+    ],
+)
+def test_bad_arguments(method, arguments, sentence):
+    with pytest.raises(ValueError) as error:
+        make(**arguments) if method == "init" else make().compile(**arguments)
+    assert str(error.value) == sentence
+
+
+def test_loading_another_system(tmp_path):
+    image = keras.Input((4,))
+    keras.Model(image, image).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="holds a Functional, not a Localizer"):
+        Localizer.load(tmp_path / "other.keras")
