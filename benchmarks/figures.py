@@ -1,0 +1,40 @@
+"""Draw the figures of README.md: python -m benchmarks.figures"""
+
+import matplotlib
+import numpy as np
+
+from benchmarks.freshness import ROOT
+from cvlib import boxes, plots
+from cvlib.data import load
+
+
+def overview():
+    """One scene and what the tasks of the course answer about it."""
+    dataset = load("scenes", "train")
+    scene = dataset[155]
+    main = int(np.argmax(boxes.area(scene["boxes"])))
+    one = {"boxes": scene["boxes"][[main]], "labels": scene["labels"][[main]]}
+    parts = {
+        "localization": one,
+        "detection": {key: scene[key] for key in ("boxes", "labels")},
+        "semantic segmentation": {"segmentation": scene["segmentation"]},
+        "instance segmentation": {key: scene[key] for key in ("masks", "labels")},
+    }
+    return plots.show(
+        [{"image": scene["image"]} | part for part in parts.values()],
+        draw=("boxes", "segmentation", "masks"),
+        classes=dataset.classes,
+        titles=list(parts),
+    )
+
+
+def main():
+    # Without salt and date the same figure is the same file.
+    matplotlib.rcParams["svg.hashsalt"] = "cvlib"
+    folder = ROOT / "results" / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    overview().savefig(folder / "overview.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
