@@ -1,11 +1,14 @@
 """Draw the figures of README.md: python -m benchmarks.figures"""
 
+import io
+
 import matplotlib
 import numpy as np
 
 from benchmarks.freshness import ROOT
 from cvlib import boxes, plots
 from cvlib.data import load
+from cvlib.records import write_atomically
 
 
 def overview():
@@ -32,8 +35,9 @@ def main():
     # Without salt and date the same figure is the same file.
     matplotlib.rcParams["svg.hashsalt"] = "cvlib"
     folder = ROOT / "results" / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    overview().savefig(folder / "overview.svg", metadata={"Date": None})
+    svg = io.StringIO()
+    overview().savefig(svg, format="svg", metadata={"Date": None})
+    write_atomically(folder / "overview.svg", svg.getvalue())
 
 
 if __name__ == "__main__":

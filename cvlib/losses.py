@@ -8,7 +8,8 @@ from cvlib import boxes
 def l2(y_true, y_pred):
     """Squared error of each box: (..., 4) and (..., 4) to (...), the mean over coordinates.
 
-    Source: OverFeat (Sermanet et al. 2013), section 4.2; DeepPose (Toshev & Szegedy 2014), eq. 3.
+    Source: OverFeat (Sermanet et al. 2013), section 4.2; DeepPose (Toshev & Szegedy 2014),
+    section 3.1.
     """
     return ops.mean(ops.square(y_true - y_pred), axis=-1)
 
@@ -17,7 +18,7 @@ def smooth_l1(y_true, y_pred, beta=1.0):
     """Smooth L1 of each box: (..., 4) and (..., 4) to (...), the mean over coordinates.
 
     Quadratic below `beta` and linear above, in the units of the coordinates: with coordinates
-    relative to the image, `beta=1` would never leave the quadratic part.
+    relative to the image, `beta=1` would hardly ever leave the quadratic part.
 
     Source: Fast R-CNN (Girshick 2015), eq. 3; `beta` is 1 / sigma^2 of Faster R-CNN's code.
     """

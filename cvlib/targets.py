@@ -13,7 +13,14 @@ def left_to_right(boxes, labels, count):
 
     Returns:
         `{"boxes": (B, K, 4), "labels": (B, K)}`; padded objects come last.
+
+    Raises:
+        ValueError: N < K.
     """
+    if labels.shape[1] < count:
+        raise ValueError(
+            f"{count} objects are asked for where there is room for {labels.shape[1]}."
+        )
     centre = boxes[..., 0] + boxes[..., 2]
     order = ops.argsort(ops.where(labels >= 0, centre, float("inf")), axis=-1)[:, :count]
     return {

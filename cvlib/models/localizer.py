@@ -23,7 +23,7 @@ class Localizer(System):
 
     The backbone's last map feeds a fully connected layer and a softmax over classes. A second head
     regresses the box, either from that last map ("after the last convolution") or from the fully
-    connected layer. Train in two steps, as the papers do, or at once with `train="both"`:
+    connected layer. Train in two steps, as OverFeat does, or at once with `train="both"`:
 
         localizer.compile("adam", train="classifier")  # softmax cross-entropy; the box head rests
         localizer.fit(batches)
@@ -31,15 +31,16 @@ class Localizer(System):
         localizer.fit(batches)
 
     With `num_objects=K` every image holds exactly K objects and output k answers for the k-th from
-    the left: some rule must say which output is responsible for which object.
+    the left: some rule must say which output is responsible for which object. The metrics pair
+    objects and predictions in their order from the left.
 
     Args:
-        backbone: a model from `cvlib.models.backbone`.
+        backbone: a model from `cvlib.models.backbone`; it is used, and trained, in place.
         num_classes: number of classes C.
         size: (height, width) of the images.
         attach: `"conv"`: the box head sees the last map through a hidden layer of its own
             (OverFeat, VGG); `"fc"`: it is one linear layer after the fully connected layer
-            (DeepPose, R-CNN).
+            (DeepPose, Fast R-CNN).
         boxes: `"agnostic"`: one box whatever the class; `"per_class"`: one box per class, of which
             the predicted class's is given.
         num_objects: K, the number of objects in every image.
@@ -51,7 +52,7 @@ class Localizer(System):
         ValueError: `attach`, `boxes` or `frozen_to` is none of the above.
 
     Source: OverFeat (Sermanet et al. 2013), section 4; VGG (Simonyan & Zisserman 2015),
-    appendix A; R-CNN (Girshick et al. 2014), appendix C.
+    appendix A; R-CNN (Girshick et al. 2014), appendix C; Fast R-CNN (Girshick 2015), section 2.1.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Localizer(System):
 
         head_input = keras.Input(last_map.shape[1:], name="last_map")
         # What an object is depends little on where it lies, so the classifier pools 2 x 2 cells.
-        pooled = layers.AveragePooling2D(2)(head_input)
+        pooled = layers.AveragePooling2D(2, padding="same")(head_input)
         fc = _fully_connected(pooled, hidden, dropout, "fc")
         logits = layers.Dense(K * C, name="logits")(fc)
         seen = fc
@@ -153,6 +154,8 @@ class Localizer(System):
         super().compile(optimizer, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if sample_weight is not None:
+            raise ValueError("Localizer takes no sample weights.")
         truth = self._responsible(y)
         present = ops.cast(truth["labels"] >= 0, "float32")
         labels = ops.maximum(truth["labels"], 0)

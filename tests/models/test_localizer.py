@@ -162,6 +162,23 @@ def test_images_without_an_object_do_not_count():
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_odd_maps_are_seen_to_their_last_cell():
+    heads = Localizer(backbone("tiny"), 3, size=(96, 96)).heads
+    last_map = np.zeros((1, 3, 3, 128), "float32")
+    changed = last_map.copy()
+    changed[0, 2, 2] = 9
+    first, second = (ops.convert_to_numpy(heads(x)["logits"]) for x in (last_map, changed))
+    assert not np.allclose(first, second)
+
+
+def test_sample_weights_are_refused():
+    images, targets = squares(4)
+    localizer = make()
+    localizer.compile("adam")
+    with pytest.raises(ValueError, match="Localizer takes no sample weights."):
+        localizer.evaluate(images, targets, sample_weight=np.ones(4), verbose=0)
+
+
 def test_stages_in_turn_give_the_prediction():
     images, _ = squares(2)
     localizer = make()
