@@ -7,6 +7,10 @@ _HOME = {
     "BoxIoU": "localization",
     "LabelAccuracy": "localization",
     "LocalizationAccuracy": "localization",
+    "MeanAveragePrecision": "average_precision",
+    "EvaluateDetections": "average_precision",
+    "ProposalRecall": "proposal_recall",
+    "error_breakdown": "errors",
 }
 __all__ = sorted(_HOME)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from cvlib import metrics
 from cvlib.metrics import BoxIoU, LabelAccuracy, LocalizationAccuracy
 
 TRUE = {
@@ -29,3 +30,9 @@ def test_by_hand_over_two_batches(metric, expected):
 def test_config_round_trip():
     metric = BoxIoU.from_config(BoxIoU(name="iou").get_config())
     assert metric.name == "iou"
+
+
+def test_every_exported_name_exists():
+    assert all(callable(getattr(metrics, name)) for name in metrics.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Accuracy'"):
+        metrics.Accuracy  # noqa: B018
