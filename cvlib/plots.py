@@ -341,7 +341,7 @@ def blocks(places, arrows, names=None):
     """
     rows = 1 + max(row for _, row in places.values())
     figure, (axes,) = panels(height=0.85 * rows)
-    width, height = 0.36, 0.27
+    width, height = 0.39, 0.27
     for name, (x, y) in places.items():
         corner = (x - width, y - height)
         axes.add_patch(Rectangle(corner, 2 * width, 2 * height, fc=PALE[0], ec="#334", lw=1))
@@ -456,5 +456,8 @@ def _chart(axes, xlabel, ylabel, legend, grid="y"):
     axes.grid(axis=grid, color="0.9")
     axes.set_axisbelow(True)
     if legend:
-        axes.legend(frameon=False)
+        # Beside the chart where there are so many names that they would cover the curves.
+        many = len(axes.get_legend_handles_labels()[1]) > 4
+        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if many else {}
+        axes.legend(frameon=False, **beside)
     return axes.figure

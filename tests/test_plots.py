@@ -144,6 +144,15 @@ def test_curves_draw_the_mean_and_the_extremes_of_the_seeds():
     assert band[:, 1].min() == 1 and band[:, 1].max() == 6
 
 
+@pytest.mark.parametrize(("names", "beside"), [("abcd", False), ("abcde", True)])
+def test_a_long_legend_lies_beside_the_curves(names, beside):
+    figure = plots.curves({name: [1, 2] for name in names})
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    legend, chart = (x.get_window_extent() for x in (axes.get_legend(), axes.patch))
+    assert (legend.x0 >= chart.x1) == beside
+
+
 def test_bars_draw_values_intervals_and_the_baseline():
     figure = plots.bars({"a": 0.5, "b": 0.75}, {"b": (0.7, 0.8)}, baseline=("constant", 0.4))
     axes = figure.axes[0]

@@ -108,5 +108,5 @@ def read_image(path):
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{path}: the image does not exist.") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: the image cannot be read ({error}).") from None

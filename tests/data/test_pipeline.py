@@ -410,3 +410,10 @@ def test_fit_takes_the_batches_with_all_their_keys():
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     labels = data.map(lambda batch: (batch[0], batch[1]["label"]))
     model.fit(labels, **options)
+
+
+def test_a_picture_of_absurd_size_is_refused(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match=r"bomb\.png: the image cannot be read \(.*bomb"):
+        read_image(tmp_path / "bomb.png")
