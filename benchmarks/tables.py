@@ -20,6 +20,7 @@ from benchmarks.report import bootstrap_interval, interval, markdown_table, numb
 from cvlib.records import load_records, write_atomically
 
 PAPERS = ROOT / "benchmarks" / "papers.csv"
+DATASETS = ROOT / "benchmarks" / "datasets.csv"
 
 # chapter: whose records the table shows; settings: which of them set a row apart, in this order;
 # metrics: the columns; papers: what papers report on them, as rows of papers.csv that agree.
@@ -33,6 +34,16 @@ TABLES = {
             {"system": "OverFeat", "dataset": "ILSVRC13", "metric": "localization top-5 error"}
         ],
     },
+    "varying_counts": {
+        "title": "Regression where the number of objects varies",
+        "chapter": "05",
+        "settings": ("counts", "nothing", "num_objects"),
+        "metrics": (
+            *("accuracy", "box_iou", "localization_accuracy", "mAP@0.5", "mAP"),
+            *(f"mAP@0.5/{n}" for n in range(1, 7)),
+        ),
+        "papers": [],
+    },
 }
 
 # What must be equal for records to be runs of one thing over seeds.
@@ -43,13 +54,15 @@ KEYS = ("data", "split", "preset", "system", "settings", *CONDITIONS)
 def derive(records, folder, preset="full"):
     """Write every table, as CSV and as Markdown, and the claims of `preset` into `folder`.
 
-    Deriving again from the same records changes no byte.
+    Beside them stands the table of the data sets, for the chapters to embed. Deriving again from
+    the same records changes no byte.
     """
     papers = list(csv.DictReader(PAPERS.read_text("utf-8").splitlines()))
     for name, table in TABLES.items():
         rows = table_rows(table, records)
         write_atomically(folder / f"{name}.csv", as_csv(table, rows))
         write_atomically(folder / f"{name}.md", as_markdown(table, rows, papers))
+    write_atomically(folder / "datasets.csv", DATASETS.read_text("utf-8"))
     write_atomically(folder / "claims.md", claims.report(records, preset))
 
 
@@ -139,9 +152,10 @@ def as_markdown(table, rows, papers):
         lines.append(markdown_table(shown, body))
     if not rows:
         lines.append(markdown_table(["system", *table["metrics"]], []))
-    lines.append("## What the papers report\n")
-    header = ["system", "data", "metric", "value", "conditions", "source"]
-    lines.append(markdown_table(header, paper_rows(table["papers"], papers)))
+    if table["papers"]:
+        lines.append("## What the papers report\n")
+        header = ["system", "data", "metric", "value", "conditions", "source"]
+        lines.append(markdown_table(header, paper_rows(table["papers"], papers)))
     return "\n".join(lines)
 
 

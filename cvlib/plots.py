@@ -450,6 +450,57 @@ def scatter(series, xlabel="", ylabel="", axes=None):
     return _chart(axes, xlabel, ylabel, legend=True, grid="both")
 
 
+def precision_recall(series, points=None, axes=None):
+    """Precision over recall: pale as measured, strong the highest at this recall or any higher.
+
+    Args:
+        series: dict from name to `(recall, precision)`, each (D,), by falling confidence.
+        points: recalls at which to mark that highest precision, 0 where no recall is as high.
+        axes: where to draw; a new figure by default.
+
+    Returns:
+        The Figure.
+    """
+    axes = axes or panels(height=3.6)[1][0]
+    for i, (name, (recall, precision)) in enumerate(series.items()):
+        highest = np.maximum.accumulate(np.asarray(precision)[::-1])[::-1]
+        axes.plot(recall, precision, color=color(i), alpha=0.4, linewidth=1)
+        # Down to the axis, where the recall ends.
+        ends = np.append(recall, np.max(recall, initial=0)), np.append(highest, 0)
+        axes.step(*ends, where="pre", color=color(i), linewidth=2, label=name)
+        if points is not None:
+            at = np.append(highest, 0)[np.searchsorted(recall, points)]
+            axes.plot(
+                points, at, linestyle="", marker=MARKERS[i % 8], color=color(i), clip_on=False
+            )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    return _chart(axes, "recall", "precision", legend=len(series) > 1, grid="both")
+
+
+def errors(breakdowns):
+    """What detectors get wrong, and what each kind of error costs.
+
+    Args:
+        breakdowns: dict from a detector's name to what `cvlib.metrics.error_breakdown` returns.
+
+    Returns:
+        The Figure: on the left how many, on the right the gain in mAP if they were mended.
+    """
+    kinds = list(next(iter(breakdowns.values()))["counts"])
+    thickness = 0.8 / len(breakdowns)
+    height = 1 + len(kinds) * max(0.3, 0.15 * len(breakdowns))
+    figure, axes = panels(1, 2, height, sharey=True)
+    for i, (name, found) in enumerate(breakdowns.items()):
+        rows = np.arange(len(kinds)) + (i + 0.5) * thickness - 0.4
+        for axis, values in zip(axes, (found["counts"], found["gain"]), strict=True):
+            widths = [values.get(kind, 0) for kind in kinds]
+            axis.barh(rows, widths, thickness, color=color(i), label=name)
+    axes[0].set_yticks(range(len(kinds)), kinds)
+    axes[0].invert_yaxis()
+    _chart(axes[0], "detections, or objects missed", "", legend=False, grid="x")
+    return _chart(axes[1], "mAP gained if mended", "", legend=len(breakdowns) > 1, grid="x")
+
+
 def _chart(axes, xlabel, ylabel, legend, grid="y"):
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from keras import ops
+from pycocotools import mask as coco
 
 from cvlib import boxes
 
@@ -29,6 +30,14 @@ def test_iou_equals_the_naive_loop():
     a, b = random_boxes(rng, 2, 7), random_boxes(rng, 2, 5)
     expected = [[[naive_iou(p, q) for q in b[i]] for p in a[i]] for i in range(2)]
     np.testing.assert_allclose(ops.convert_to_numpy(boxes.iou(a, b)), expected, atol=1e-6)
+
+
+def test_iou_of_5000_by_5000():
+    a, b = random_boxes(np.random.default_rng(1), 2, 5000)
+    found = ops.convert_to_numpy(boxes.iou(a, b))
+    assert found.shape == (5000, 5000)
+    xywh = [np.hstack([x[:, :2], x[:, 2:] - x[:, :2]]).astype("float64") for x in (a, b)]
+    np.testing.assert_allclose(found, coco.iou(*xywh, [0] * 5000), atol=1e-5)
 
 
 @pytest.mark.parametrize("empty", [[3, 3, 3, 9], [9, 9, 3, 3], [-1, -1, -1, -1]])

@@ -67,6 +67,16 @@ def test_iou_and_crowd():
     np.testing.assert_allclose(found, expected)
 
 
+def test_iou_of_5000_by_5000():
+    dense = random_masks(5000, 3, 4)
+    dense[:, 0, 0] = True  # The IoU of two empty masks is no number.
+    encoded = masks.encode(dense)
+    dense = dense.reshape(5000, 12).astype(np.float32)
+    intersection = dense @ dense.T
+    union = dense.sum(axis=1)[:, None] + dense.sum(axis=1) - intersection
+    np.testing.assert_allclose(masks.iou(encoded, encoded), intersection / union, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(5, 5), (64, 48), (300, 400)])
 def test_complete_masks_are_complete(shape):
     rng = np.random.default_rng(3)

@@ -183,3 +183,28 @@ def test_the_picture_given_as_axes_is_used():
 def test_colours_differ(i):
     assert [plots.color(j) for j in range(8)].count(plots.color(i)) == 1
     assert plots.color(i) == plots.color(i + 8)
+
+
+def test_precision_recall_marks_the_highest_precision_from_a_recall_on():
+    recall, precision = [0.25, 0.25, 0.5], [1, 1 / 2, 2 / 3]
+    points = [0, 0.25, 0.3, 0.6]
+    axes = plots.precision_recall({"fish": (recall, precision)}, points).axes[0]
+    measured, envelope, marks = axes.lines
+    np.testing.assert_allclose(measured.get_xydata(), np.transpose([recall, precision]))
+    np.testing.assert_allclose(envelope.get_ydata(), [1, 2 / 3, 2 / 3, 0])
+    np.testing.assert_allclose(marks.get_ydata(), [1, 1, 2 / 3, 0])
+    assert axes.get_legend() is None
+    assert plots.precision_recall({"nothing": ([], [])}, points).axes[0].lines
+
+
+def test_errors_have_a_bar_for_each_detector_and_kind():
+    found = {"counts": {"correct": 5, "missed": 2}, "gain": {"missed": 0.25}}
+    other = {"counts": {"correct": 4, "missed": 3}, "gain": {"missed": 0.5}}
+    numbers, gains = plots.errors({"a": found, "b": other}).axes
+    assert [bar.get_width() for bar in numbers.patches] == [5, 2, 4, 3]
+    assert [bar.get_width() for bar in gains.patches] == [0, 0.25, 0, 0.5]
+    assert [tick.get_text() for tick in numbers.get_yticklabels()] == ["correct", "missed"]
+    middles = [bar.get_y() + bar.get_height() / 2 for bar in numbers.patches]
+    np.testing.assert_allclose(middles, [-0.2, 0.8, 0.2, 1.2])
+    assert len(gains.get_legend().get_texts()) == 2
+    assert plots.errors({"a": found}).axes[1].get_legend() is None

@@ -5,8 +5,8 @@
 Random detections of random objects: 5,000 images of 80 classes, about 7 objects and 30 to 100
 detections in each. Every evaluator starts from its own format in memory: cvlib from padded batches
 of 32 images, faster-coco-eval from lists of annotations, which it indexes before it evaluates. IoU
-is of 5,000 x 5,000 boxes and of 1,000 x 1,000 masks of one image; the evaluator's own looks for
-pairs of at least 0.5. All take turns in one process, so nothing else should run on the machine; the
+is of 5,000 x 5,000 boxes and masks of one image; the evaluator's own looks for pairs of at least
+0.5. All take turns in one process, so nothing else should run on the machine; the
 fastest turn counts. The numbers of the evaluators must be equal.
 """
 
@@ -135,23 +135,21 @@ def evaluators(num_images, rounds):
     }
 
 
-def ious(num_boxes, num_masks, rounds):
-    """Seconds of the IoU of all pairs of boxes and of all pairs of masks."""
+def ious(count, rounds):
+    """Seconds of the IoU of all pairs of `count` boxes and of as many masks."""
     rng = np.random.default_rng(0)
-    a, b = random_boxes(rng, num_boxes), random_boxes(rng, num_boxes)
-    rows = [{"image": np.zeros(num_boxes, int), "boxes": x, "labels": x[:, 0]} for x in (a, b)]
+    a, b = random_boxes(rng, count), random_boxes(rng, count)
+    rows = [{"image": np.zeros(count, int), "boxes": x, "labels": x[:, 0]} for x in (a, b)]
     xywh = [np.hstack([x[:, :2], x[:, 2:] - x[:, :2]]) for x in (a, b)]
-    octagons = [
-        [masks.from_polygons([octagon(box)], SIZE, SIZE) for box in x[:num_masks]] for x in (a, b)
-    ]
-    no_crowd = [0] * num_boxes
+    octagons = [[masks.from_polygons([octagon(box)], SIZE, SIZE) for box in x] for x in (a, b)]
+    no_crowd = [0] * count
     times, _ = seconds(
         rounds,
         boxes=lambda: keras.ops.convert_to_numpy(boxes.iou(a, b)),
         pairs=lambda: overlapping(*rows, "image", 0.5),
         boxes_peer=lambda: rle.iou(*xywh, no_crowd),
         masks=lambda: masks.iou(*octagons),
-        masks_peer=lambda: rle.iou(*octagons, no_crowd[:num_masks]),
+        masks_peer=lambda: rle.iou(*octagons, no_crowd),
     )
     return {
         "box IoU cvlib.boxes s": times["boxes"],
@@ -179,7 +177,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="turns of each peer")
     arguments = parser.parse_args()
     metrics = evaluators(arguments.images, arguments.rounds)
-    metrics |= ious(5000, 1000, arguments.rounds)
+    metrics |= ious(5000, arguments.rounds)
     for name, value in metrics.items():
         print(f"{name:<34}{value:9.3f}")
     record(

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from cvlib.metrics.matching import (
+    check_same_images,
     host_only,
     match_coco,
     match_voc,
-    num_images,
     overlapping,
     read_detections,
     read_objects,
@@ -120,9 +120,7 @@ class MeanAveragePrecision:
         coco = self.style == "coco"
         objects, sizes = read_objects(y_true, self.num_classes, self.iou == "masks")
         detections = read_detections(y_pred, self.num_classes, sizes)
-        number = num_images(y_true), num_images(y_pred)
-        if number[0] != number[1]:
-            raise ValueError(f"y_true holds {number[0]} images, but y_pred {number[1]}.")
+        check_same_images(y_true, y_pred)
         if coco:
             counting = detections["rank"] < MAX_DETECTIONS[-1]
             detections = {key: column[counting] for key, column in detections.items()}

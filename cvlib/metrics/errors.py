@@ -7,7 +7,13 @@ General Toolbox for Identifying Object Detection Errors", sections 2.2 and 2.3.
 import numpy as np
 
 from cvlib.metrics.average_precision import RECALL_POINTS, average_precision
-from cvlib.metrics.matching import match_coco, overlapping, read_detections, read_objects
+from cvlib.metrics.matching import (
+    check_same_images,
+    match_coco,
+    overlapping,
+    read_detections,
+    read_objects,
+)
 
 ERRORS = ("wrong class", "poor box", "both", "duplicate", "background", "missed")
 
@@ -54,6 +60,7 @@ def error_breakdown(
     """
     objects, sizes = read_objects(y_true, num_classes, iou == "masks", user="error_breakdown")
     detections = read_detections(y_pred, num_classes, sizes, user="error_breakdown")
+    check_same_images(y_true, y_pred)
     # The ranks stay: in each image and class the confidence falls.
     sure = detections["confidence"] >= confidence_threshold
     detections = {key: column[sure] for key, column in detections.items()}

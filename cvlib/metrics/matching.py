@@ -48,6 +48,13 @@ def num_images(batch):
     return len(batch["labels"]) if isinstance(batch, dict) else len(batch)
 
 
+def check_same_images(y_true, y_pred):
+    """Raises a ValueError where objects and detections are of different numbers of images."""
+    objects, detections = num_images(y_true), num_images(y_pred)
+    if objects != detections:
+        raise ValueError(f"y_true holds {objects} images, but y_pred {detections}.")
+
+
 def read_objects(y_true, num_classes, with_masks=False, user="MeanAveragePrecision"):
     """The objects of a batch as rows, by image, then class.
 

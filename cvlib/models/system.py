@@ -29,8 +29,18 @@ class System(keras.Model):
         super().__init__(*args, **kwargs)
         self.jit_compile = jit_compile()
 
-    def compile(self, *args, **kwargs):
-        super().compile(*args, **{"jit_compile": self.jit_compile} | kwargs)
+    def compile(self, optimizer="adam", **kwargs):
+        """As in `keras.Model.compile`, but for metrics, which a system brings itself.
+
+        Raises:
+            ValueError: metrics are given.
+        """
+        if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
+            raise ValueError(
+                f"{type(self).__name__} brings its own metrics: measure others on what it predicts,"
+                " in a loop or with the callback EvaluateDetections, not in compile."
+            )
+        super().compile(optimizer, **{"jit_compile": self.jit_compile} | kwargs)
 
     def fit(self, dataset, **kwargs):
         """Trains on what `cvlib.data.batches` gives; `dataset.steps_per_epoch` ends each epoch.

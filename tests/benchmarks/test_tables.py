@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from benchmarks.tables import PAPERS, TABLES, derive, paper_rows
+from benchmarks.tables import DATASETS, PAPERS, TABLES, derive, paper_rows
 
 FROZEN = {"attach": "conv", "trunk": "frozen", "loss": "l2", "boxes": "agnostic", "num_objects": 1}
 
@@ -106,3 +106,15 @@ def test_every_selection_of_papers_finds_a_row_and_unchecked_ones_say_so():
 def test_figures_of_papers_have_a_source_and_say_whether_it_was_checked(name):
     for row in csv.DictReader((PAPERS.parent / name).read_text().splitlines()):
         assert row["source"] and row["checked"] in ("yes", "no") and None not in row.values()
+
+
+def test_the_data_sets_stand_beside_the_tables(tmp_path):
+    derived(tmp_path, [])
+    assert (tmp_path / "datasets.csv").read_text() == DATASETS.read_text()
+
+
+def test_a_table_without_papers_has_no_section_for_them(tmp_path):
+    derived(tmp_path, [])
+    for name, table in TABLES.items():
+        text = (tmp_path / f"{name}.md").read_text()
+        assert ("What the papers report" in text) == bool(table["papers"])

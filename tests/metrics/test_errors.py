@@ -109,6 +109,30 @@ def test_excused_and_unsure_detections_are_left_out():
     assert {kind: n for kind, n in counts.items() if n} == {"correct": 1}
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"boxes": [[0, 0, np.nan, 5]]},
+            "y_pred: a detection in image 0 has a box or a confidence",
+        ),
+        ({"confidence": [np.nan]}, "y_pred: a detection in image 0 has a box or a confidence"),
+        ({"labels": [3]}, r"y_pred: image 0 has the label 3, outside 0\.\.2"),
+        ({"num_detections": 2}, "y_pred: num_detections is 2, but there are 1 rows"),
+    ],
+)
+def test_bad_detections(change, message):
+    y_pred = image([A], [0], confidence=[0.9]) | change
+    with pytest.raises(ValueError, match=message) as error:
+        error_breakdown([image([A], [0])], [y_pred], 3)
+    assert "\n" not in str(error.value)
+
+
+def test_other_numbers_of_images():
+    with pytest.raises(ValueError, match="y_true holds 0 images, but y_pred 1"):
+        error_breakdown([], [image([A], [0], confidence=[0.9])], 3)
+
+
 def test_nothing_at_all():
     result = error_breakdown([], [], 2)
     assert not any(result["counts"].values())

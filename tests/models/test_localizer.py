@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 from cvlib.boxes import paired_iou
+from cvlib.metrics import MeanAveragePrecision
 from cvlib.models import Localizer, backbone
 
 SIZE = (64, 64)
@@ -202,6 +203,12 @@ def test_bad_arguments(method, arguments, sentence):
     with pytest.raises(ValueError) as error:
         make(**arguments) if method == "init" else make().compile(**arguments)
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("argument", ["metrics", "weighted_metrics"])
+def test_metrics_in_compile(argument):
+    with pytest.raises(ValueError, match="^Localizer brings its own metrics.*EvaluateDetections"):
+        make().compile(**{argument: [MeanAveragePrecision(2)]})
 
 
 def test_loading_another_system(tmp_path):
