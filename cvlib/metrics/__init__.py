@@ -9,6 +9,9 @@ _HOME = {
     "LocalizationAccuracy": "localization",
     "MeanAveragePrecision": "average_precision",
     "EvaluateDetections": "average_precision",
+    "NME": "pose",
+    "PCK": "pose",
+    "PCP": "pose",
     "ProposalRecall": "proposal_recall",
     "error_breakdown": "errors",
 }

@@ -2,5 +2,7 @@
 
 from cvlib.models.backbone import backbone
 from cvlib.models.localizer import Localizer
+from cvlib.models.overfeat import OverFeat
+from cvlib.models.pose_regressor import PoseRegressor
 
-__all__ = ["Localizer", "backbone"]
+__all__ = ["Localizer", "OverFeat", "PoseRegressor", "backbone"]

@@ -1,0 +1,171 @@
+"""Proposals for many images, on all cores, kept on disk."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import zipfile
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from cvlib.proposals.proposals import Proposals, rgb
+from cvlib.records import write_atomically
+
+# Raised whenever a method's proposals change: caches made before are then refused.
+VERSION = 1
+
+
+def propose(images, method, cache=None, workers=None, progress=False):
+    """The proposals of every image.
+
+    Args:
+        images: sequence of images, or of samples such as a `cvlib.data.Dataset`.
+        method: one of the methods of `cvlib.proposals`.
+        cache: folder for the proposals. What it has is read, what it lacks is added, so a run that
+            was killed goes on where it stopped.
+        workers: processes, each of one thread; all cores by default, 1 for none but this one. They
+            start afresh: a script must call this under `if __name__ == "__main__":`.
+        progress: whether to count the images on the standard error.
+
+    Returns:
+        A list of `Proposals`, one per image.
+
+    Raises:
+        ValueError: not an image, or the cache is of other settings or damaged.
+    """
+    one = functools.partial(_propose, method, cache and Cache(cache, method))
+    pixels = (image["image"] if isinstance(image, dict) else image for image in images)
+    start, found = time.monotonic(), []
+    for proposals in _map(one, pixels, min(workers or _cores(), len(images))):
+        found.append(proposals)
+        if progress:
+            left = (time.monotonic() - start) / len(found) * (len(images) - len(found))
+            count = f"\r{len(found)} of {len(images)} images, about {left:.0f} s left "
+            print(count, end="" if left else "\n", file=sys.stderr, flush=True)
+    return found
+
+
+class Cache:
+    """Proposals on disk: a file for each image, named by the hash of its pixels and the settings.
+
+    Files appear in one step, so that none is ever there in part.
+
+    Args:
+        folder: where they lie; made if it does not exist. Its `settings.json` says what made them.
+        method: one of the methods of `cvlib.proposals`.
+
+    Raises:
+        ValueError: the folder's proposals were made with other settings.
+    """
+
+    def __init__(self, folder, method):
+        self.folder = Path(folder)
+        known = {"method": type(method).__name__, "version": VERSION}
+        self.settings = json.dumps(known | dataclasses.asdict(method))
+        path = self.folder / "settings.json"
+        if not path.exists():
+            write_atomically(path, self.settings)
+        elif (before := path.read_text("utf-8")) != self.settings:
+            raise ValueError(
+                f"{self.folder}: the proposals there were made with {before}, not with "
+                f"{self.settings}: name another folder."
+            )
+
+    def path(self, image):
+        """The file of an image (H, W, 3) uint8."""
+        name = hashlib.sha256(f"{self.settings} {image.shape}".encode() + image.tobytes())
+        return self.folder / f"{name.hexdigest()[:32]}.npz"
+
+    def load(self, image):
+        """The `Proposals` of an image (H, W, 3) uint8, or None.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.path(image)
+        try:
+            with np.load(path) as file:
+                boxes, scores, ends, runs = (file[k] for k in ("boxes", "scores", "ends", "runs"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise ValueError(f"{path}: the proposals are damaged: delete the file.") from None
+        runs = [part.tobytes() for part in np.split(runs, ends)][: len(ends)]
+        size = list(image.shape[:2])
+        masks = [{"size": size, "counts": counts} for counts in runs]
+        return Proposals(boxes, scores, masks if len(masks) == len(boxes) else None)
+
+    def save(self, image, proposals):
+        """Keeps the `Proposals` of an image (H, W, 3) uint8."""
+        runs = [mask["counts"] for mask in proposals.masks or []]
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(
+                    file,
+                    boxes=proposals.boxes,
+                    scores=proposals.scores,
+                    ends=np.cumsum([len(counts) for counts in runs], dtype=int),
+                    runs=np.frombuffer(b"".join(runs), np.uint8),
+                )
+            os.replace(temporary, self.path(image))
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def _propose(method, cache, image):
+    image = rgb(image)
+    proposals = cache and cache.load(image)
+    if proposals is None:
+        proposals = method(image)
+        if cache:
+            cache.save(image, proposals)
+    return proposals
+
+
+def _map(function, items, workers):
+    """`map` on processes, which takes the items as it needs them: they may not fit in memory."""
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    waiting = deque()
+    try:
+        for item in items:
+            waiting.append(_pool(workers).submit(function, item))
+            if len(waiting) == 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        _pool.cache_clear()
+        raise
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@functools.cache
+def _pool(workers):
+    # Not forked: a fork of a process with threads, such as Keras's, may hang.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread)
+
+
+def _one_thread():
+    threadpool_limits(1)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # read when OpenCV is first imported
+
+
+def _cores():
+    available = getattr(os, "sched_getaffinity", None)
+    return len(available(0)) if available else os.cpu_count()

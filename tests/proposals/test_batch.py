@@ -1,0 +1,147 @@
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from cvlib.data import load
+from cvlib.proposals import RandomBoxes, SelectiveSearch, SlidingWindows, batch, propose
+
+
+def same(a, b):
+    return all(
+        np.array_equal(x.boxes, y.boxes) and np.array_equal(x.scores, y.scores)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Selective search that counts its calls, or fails at one."""
+
+    fail_at: int | None = None
+    calls = []
+
+    def __call__(self, image):
+        self.calls.append(1)
+        if len(self.calls) == self.fail_at:
+            raise KeyboardInterrupt
+        return SelectiveSearch("single", masks=True)(image)
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+    Counted.calls.clear()
+
+
+def test_a_dataset_and_its_images_give_the_same_in_order():
+    dataset = load("scenes", "test")[:4]
+    method = SelectiveSearch("single")
+    expected = [method(sample["image"]) for sample in dataset]
+    assert same(propose(dataset, method, workers=1), expected)
+    assert same(propose([s["image"] for s in dataset], method, workers=1), expected)
+    assert propose([], method) == []
+
+
+def test_processes_give_what_one_gives(capfd):
+    dataset = load("scenes", "test")[:11]
+    method = SelectiveSearch("single", masks=True)
+    one = propose(dataset, method, workers=1)
+    two = propose(dataset, method, workers=2, progress=True)
+    assert same(one, two) and [p.masks for p in one] == [p.masks for p in two]
+    assert "11 of 11 images" in capfd.readouterr().err
+
+
+def test_a_fault_in_a_process_arrives_here():
+    with pytest.raises(ValueError, match="proposals are made for uint8"):
+        propose([np.zeros((3, 4))] * 2, SelectiveSearch(), workers=2)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_cache_gives_back_what_it_got(tmp_path, masks):
+    dataset = load("scenes", "test")[:3]
+    method = SelectiveSearch("single", masks=masks)
+    first = propose(dataset, method, tmp_path / "cache", workers=1)
+    again = propose(dataset, method, tmp_path / "cache", workers=1)
+    assert same(first, again)
+    assert [p.masks for p in first] == [p.masks for p in again]
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 3
+
+
+def test_what_is_cached_is_not_computed_again(tmp_path):
+    dataset = load("scenes", "test")[:3]
+    propose(dataset, Counted(), tmp_path, workers=1)
+    propose(dataset, Counted(), tmp_path, workers=1)
+    assert len(Counted.calls) == 3
+    propose(load("scenes", "test")[2:4], Counted(), tmp_path, workers=1)
+    assert len(Counted.calls) == 4
+
+
+def test_no_proposals_and_empty_masks_are_cached(tmp_path):
+    grey = np.full((1, 1, 3), 9, np.uint8)
+    for method in (SelectiveSearch(masks=True), SlidingWindows()):
+        folder = tmp_path / type(method).__name__
+        for _ in range(2):
+            assert same(propose([grey], method, folder, workers=1), [method(grey)])
+
+
+def test_a_cache_of_other_settings_or_another_version_is_refused(tmp_path, monkeypatch):
+    dataset = load("scenes", "test")[:1]
+    propose(dataset, SelectiveSearch("single"), tmp_path, workers=1)
+    for method in (SelectiveSearch("single", seed=1), SelectiveSearch("fast"), RandomBoxes()):
+        with pytest.raises(ValueError, match="name another folder"):
+            propose(dataset, method, tmp_path, workers=1)
+    monkeypatch.setattr(batch, "VERSION", batch.VERSION + 1)
+    with pytest.raises(ValueError, match='"version": 1.*name another folder'):
+        propose(dataset, SelectiveSearch("single"), tmp_path, workers=1)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    dataset = load("scenes", "test")[:4]
+    method = Counted(fail_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        propose(dataset, method, tmp_path, workers=1)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    found = propose(dataset, method, tmp_path, workers=1)
+    assert len(Counted.calls) == 5
+    assert same(found, [SelectiveSearch("single")(s["image"]) for s in dataset])
+
+
+def test_a_process_killed_while_it_writes_leaves_no_part(tmp_path):
+    code = f"""
+import os
+import numpy as np
+from cvlib.proposals import RandomBoxes, propose
+real = np.savez
+def killed(file, **arrays):
+    real(file, **arrays)
+    file.seek(100)
+    file.truncate()
+    file.flush()
+    os._exit(9)
+np.savez = killed
+propose([np.zeros((9, 9, 3), np.uint8)], RandomBoxes(), {str(tmp_path)!r}, workers=1)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    image = np.zeros((9, 9, 3), np.uint8)
+    assert not list(tmp_path.glob("*.npz"))
+    found = propose([image], RandomBoxes(), tmp_path, workers=1)
+    assert same(found, [RandomBoxes()(image)])
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", None])
+def test_a_damaged_file_is_named(tmp_path, content):
+    dataset = load("scenes", "test")[:1]
+    propose(dataset, RandomBoxes(), tmp_path, workers=1)
+    (path,) = tmp_path.glob("*.npz")
+    path.write_bytes(path.read_bytes()[:200] if content is None else content)
+    with pytest.raises(ValueError, match=rf"{path.name}: the proposals are damaged"):
+        propose(dataset, RandomBoxes(), tmp_path, workers=1)
+
+
+def test_images_of_equal_bytes_but_other_shapes_differ(tmp_path):
+    images = [np.zeros((4, 9, 3), np.uint8), np.zeros((9, 4, 3), np.uint8)]
+    found = propose(images, SlidingWindows(smallest=2), tmp_path, workers=1)
+    again = propose(images, SlidingWindows(smallest=2), tmp_path, workers=1)
+    assert same(found, again) and not same(found[:1], found[1:])
