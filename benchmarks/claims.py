@@ -121,6 +121,32 @@ CLAIMS = [
         left=VARYING | {"data": "scenes"},
         right={"system": "constant boxes", "counts": "varying"},
     ),
+    *(
+        Claim(
+            "Sliding windows need at least ten times as many boxes as selective search for the "
+            f"same recall at IoU {t}.",
+            chapter="08",
+            metric=f"windows per proposal@{t}",
+            left={"system": "selective search, fast"},
+            right=10,
+        )
+        for t in (0.5, 0.7)
+    ),
+    *(
+        Claim(
+            sentence,
+            chapter="08",
+            metric="AR/1000",
+            left={"system": "selective search, fast"},
+            right={"system": other},
+        )
+        for other, sentence in {
+            "selective search, single": "Diversified grouping beats a single one.",
+            "random boxes": "Selective search beats random boxes.",
+            "sliding windows": "Selective search beats sliding windows, 1,000 boxes each.",
+            "superpixels": "Grouping beats the segments that it begins with.",
+        }.items()
+    ),
 ]
 
 

@@ -44,6 +44,18 @@ TABLES = {
         ),
         "papers": [],
     },
+    "proposals": {
+        "title": "Region proposals",
+        "chapter": "08",
+        "settings": ("pictures",),
+        "metrics": (
+            "boxes",
+            *(f"{m}/{n}" for m in ("recall@0.5", "recall@0.7", "AR") for n in (10, 100, 1000)),
+            *("seconds", "repeatability"),
+            *("windows per proposal@0.5", "windows per proposal@0.7"),
+        ),
+        "papers": [{"system": "Selective search", "dataset": "VOC07 test"}],
+    },
 }
 
 # What must be equal for records to be runs of one thing over seeds.

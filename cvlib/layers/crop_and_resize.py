@@ -51,6 +51,10 @@ class CropAndResize(keras.layers.Layer):
 def _bilinear(start, end, cells, pixels):
     """Weights (..., cells, pixels) of the pixels at the centres of cells from `start` to `end`."""
     steps = (ops.arange(cells, dtype="float32") + 0.5) / cells
-    centres = start[..., None] + (end - start)[..., None] * steps
-    distance = ops.abs(centres[..., None] - (ops.arange(pixels, dtype="float32") + 0.5))
-    return ops.maximum(1 - distance, 0)
+    places = (start[..., None] + (end - start)[..., None] * steps - 0.5)[..., None]
+    # Of the two pixels around each centre. The shorter max(1 - distance, 0) has slopes that
+    # contradict each other where a centre meets a pixel's, and other ones on every backend.
+    before = ops.floor(places)
+    share = places - before
+    pixel = ops.arange(pixels, dtype="float32")
+    return ops.where(pixel == before, 1 - share, ops.where(pixel == before + 1, share, 0.0))

@@ -176,7 +176,7 @@ class OverFeat(System):
         top_left = ops.maximum(objects[..., :2], windows[..., :2])
         bottom_right = ops.minimum(objects[..., 2:], windows[..., 2:])
         inside = area(ops.concatenate([top_left, bottom_right], axis=-1))
-        seen = (labels[:, None] >= 0) & (2 * inside >= area(objects))
+        seen = ops.logical_and(labels[:, None] >= 0, 2 * inside >= area(objects))
         inside = ops.where(seen, inside, -1.0)
         largest = ops.argmax(inside, axis=-1)
         any_seen = ops.max(inside, axis=-1) >= 0
@@ -265,8 +265,8 @@ def _detect(found, grids, size, merge):
 
 def _frames(windows):
     """Corner and side of windows (W, 4), for each coordinate of a box: two (W, 4)."""
-    windows = windows.astype("float32")
-    return np.tile(windows[:, :2], 2), np.tile(windows[:, 2:] - windows[:, :2], 2)
+    windows = ops.convert_to_tensor(windows, "float32")
+    return ops.tile(windows[:, :2], (1, 2)), ops.tile(windows[:, 2:] - windows[:, :2], (1, 2))
 
 
 def _by(size):

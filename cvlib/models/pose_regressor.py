@@ -95,11 +95,11 @@ class PoseRegressor(System):
         person = _enlarged(boxes, box_scale)[:, None]
         joints = _points(person, _look(networks[0], images, person)[:, 0])
         by_stage = [joints]
-        own = ops.eye(num_joints)[..., None]
+        own = np.eye(num_joints, dtype="float32")[..., None]
         for network in networks[1:]:
             around = _squares(joints, boxes, joint_scale)
             # Of all outputs of a crop, the one of the joint that the crop is around.
-            offsets = ops.sum(own * _look(network, images, around), axis=2)
+            offsets = ops.sum(_look(network, images, around) * own, axis=2)
             joints = _points(around, offsets)
             by_stage.append(joints)
         labelled = [_labelled(points) for points in by_stage]

@@ -313,7 +313,9 @@ def _check_training(layer, inputs, checked, compiled, batched):
     placeholders = _placeholders(inputs, batched)
     leaves = tree.flatten(placeholders)
     for i in checked:
-        scale = keras.layers.EinsumDense("...c,c->...c", leaves[i].shape[-1])
+        scale = keras.layers.EinsumDense(
+            "...c,c->...c", leaves[i].shape[-1], kernel_initializer="ones"
+        )
         leaves[i] = scale(leaves[i])
     outputs = _call(_copy(layer, inputs), tree.pack_sequence_as(placeholders, leaves))
     model = keras.Model(placeholders, [x for x in tree.flatten(outputs) if _is_float(x)])

@@ -41,7 +41,6 @@ def test_layer():
         {"images": images, "boxes": np.float32(BOXES)},
         cropped_naively((3, 4)),
         float32=("boxes",),
-        seed=1,  # with others the harness's training step moves the boxes off the images
     )
 
 
@@ -49,7 +48,7 @@ def test_the_whole_image_at_its_own_size_is_the_image():
     images = np.random.default_rng(1).integers(0, 256, (2, 5, 7, 3)).astype("uint8")
     boxes = np.float32([[[0, 0, 7, 5]]] * 2)
     crops = keras.ops.convert_to_numpy(CropAndResize((5, 7))(images, boxes))
-    np.testing.assert_array_equal(crops[:, 0], images)
+    np.testing.assert_allclose(crops[:, 0], images, atol=1e-3)
 
 
 def test_a_crop_of_whole_pixels_is_a_slice_and_zero_outside():

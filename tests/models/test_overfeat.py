@@ -126,7 +126,9 @@ def test_loss():
     classification = -np.mean([log[0, 0, 1], *log[0, 1:, 3]])
     error = np.abs(window_boxes[0, 0] - [0, 0, 20, 20]) / 32
     regression = np.where(error < 0.1, error**2 / 0.2, error - 0.05).mean()
-    loss = model.compute_loss(None, y, {"logits": logits, "window_boxes": window_boxes})
+    loss = model.compute_loss(
+        None, y, {"logits": logits, "window_boxes": ops.convert_to_tensor(window_boxes)}
+    )
     assert float(loss) == pytest.approx(classification + 7 * regression, rel=1e-4)
 
 
