@@ -49,7 +49,7 @@ TABLES = {
         "chapter": "08",
         "settings": ("pictures",),
         "metrics": (
-            "boxes",
+            "boxes per image",
             *(f"{m}/{n}" for m in ("recall@0.5", "recall@0.7", "AR") for n in (10, 100, 1000)),
             *("seconds", "repeatability"),
             *("windows per proposal@0.5", "windows per proposal@0.7"),

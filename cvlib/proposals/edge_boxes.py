@@ -282,9 +282,11 @@ def score(groups, boxes):
     lost = np.zeros(len(boxes) * count)
     where = np.repeat(box * count, number) + groups.paths.indices[reached]
     np.maximum.at(lost, where, groups.paths.data[reached])
-    x, y = groups.centre.T
-    inside = (x1[:, None] <= x) & (x < x2[:, None]) & (y1[:, None] <= y) & (y < y2[:, None])
-    lost = (lost.reshape(inside.shape) * inside) @ groups.mass
+    some = np.flatnonzero(lost > 0)
+    box, group = np.divmod(some, count)
+    x, y = groups.centre[group].T
+    inside = (x1[box] <= x) & (x < x2[box]) & (y1[box] <= y) & (y < y2[box])
+    lost = np.bincount(box, lost[some] * groups.mass[group] * inside, len(boxes))
     return bounds(groups, boxes) - lost / norm(boxes)
 
 
