@@ -6,6 +6,8 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 PORTABLE = $(wildcard $(addprefix tests/,\
 	layers models metrics test_boxes.py test_losses.py test_masks.py test_targets.py))
 
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
 export KERAS_BACKEND ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -21,14 +23,15 @@ tables: .venv/installed ## run the chapters on the embedded data; tables in buil
 test: .venv/installed ## style, tests on TensorFlow and JAX, checks of chapters and tables
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PORTABLE)
+	KERAS_BACKEND=tensorflow $(PYTEST)
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(PORTABLE)
 	$(BIN)/python -m ci.check_notebooks
 	$(BIN)/python -m ci.check_tables
 	$(BIN)/python -m ci.nbval
 
-test-backends: .venv/installed-torch ## the portable tests on PyTorch
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PORTABLE)
+test-backends: .venv/installed-torch ## the portable tests on PyTorch, the slow ones on JAX
+	KERAS_BACKEND=torch $(PYTEST) $(PORTABLE)
+	KERAS_BACKEND=jax $(PYTEST) -m slow $(PORTABLE)
 
 lab: .venv/installed ## JupyterLab on the chapters
 	$(BIN)/jupyter lab --notebook-dir=course

@@ -51,6 +51,7 @@ def outputs(model, images):
 
 
 @pytest.mark.parametrize("shifted, step", [(True, 16), (False, 32)])
+@pytest.mark.slow
 def test_every_window_says_what_its_crop_says(shifted, step):
     view = make(valid_trunk(), size=(64, 64), window=64)
     assert view.grids == [(1, 1)]
@@ -73,6 +74,7 @@ def test_every_window_says_what_its_crop_says(shifted, step):
     assert k == len(sliding.windows)
 
 
+@pytest.mark.slow
 def test_scales_follow_each_other_in_pixels_of_the_image():
     model = make(size=(64, 96), scales=(0.5, 1, 1.5), window=32)
     assert model.grids == [(1, 2), (3, 5), (5, 8)]
@@ -142,6 +144,7 @@ def test_images_without_objects_train_the_background_only():
     assert loss == pytest.approx(-log[..., 3].mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_learns_to_detect_and_survives_saving(tmp_path):
     images, targets = squares(384)
     model = make(dropout=0.0)
@@ -172,6 +175,7 @@ def intersection_over_union(a, b):
     return shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared)
 
 
+@pytest.mark.slow
 def test_sliding_shares_the_weights():
     model = make()
     sliding = model.slide(size=(96, 64))
@@ -187,6 +191,7 @@ def test_frozen_layers_stay_frozen():
     assert len(make().slide(size=(96, 96)).trainable_variables) == 7 * 3 + 8
 
 
+@pytest.mark.slow
 def test_stages_in_turn_give_the_prediction():
     model, images = make(scales=(1, 1.5)), noise(2, 64, 64, 3)
     x = images

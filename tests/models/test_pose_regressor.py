@@ -49,6 +49,7 @@ def mean_error(found, targets):
     return np.hypot(*(found - targets["keypoints"][:, 0])[..., :2].T).mean()
 
 
+@pytest.mark.slow
 def test_learns_and_every_stage_comes_closer(tmp_path):
     images, targets = dots(192)
     pose = make(dropout=0.0)
@@ -73,6 +74,7 @@ def test_learns_and_every_stage_comes_closer(tmp_path):
 
 
 @pytest.mark.parametrize("trained", [1, 2])
+@pytest.mark.slow
 def test_one_stage_learns_while_the_other_rests(trained):
     images, targets = dots(32)
     pose = make()
@@ -85,6 +87,7 @@ def test_one_stage_learns_while_the_other_rests(trained):
         assert not any(same[-4:]) if s == trained else all(same), s
 
 
+@pytest.mark.slow
 def test_joints_that_are_not_labelled_are_not_learnt():
     images, targets = dots(32)
     targets["keypoints"][:, 0, 1] = 1e4, 1e4, 0
@@ -98,6 +101,7 @@ def test_joints_that_are_not_labelled_are_not_learnt():
         assert history.history["loss"][0] < 1
 
 
+@pytest.mark.slow
 def test_prediction_against_the_stages_one_by_one():
     images, targets = dots(4)
     boxes = targets["boxes"][:, 0]
@@ -125,6 +129,7 @@ def test_prediction_against_the_stages_one_by_one():
     assert (found[..., 2] == 2).all()
 
 
+@pytest.mark.slow
 def test_the_whole_image_is_the_default_box_and_sizes_may_differ():
     pose = make()
     for size in ((48, 80), (96, 64)):
