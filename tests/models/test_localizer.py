@@ -7,6 +7,8 @@ from cvlib.boxes import paired_iou
 from cvlib.metrics import MeanAveragePrecision
 from cvlib.models import Localizer, backbone
 
+from .training import Batches
+
 SIZE = (64, 64)
 
 
@@ -28,21 +30,6 @@ def squares(count, objects=1, seed=0):
             image[y : y + s, x : x + s, c] = 230
         boxes.append(np.stack([left, top, left + side, top + side], axis=-1))
     return images, {"boxes": np.array(boxes, "float32"), "labels": labels}
-
-
-class Batches:
-    """What `fit` needs of `cvlib.data.batches`."""
-
-    def __init__(self, images, targets, size=32):
-        self.parts = [
-            (images[i : i + size], {k: v[i : i + size] for k, v in targets.items()})
-            for i in range(0, len(images), size)
-        ]
-        self.steps_per_epoch = len(self.parts)
-
-    def __iter__(self):
-        while True:
-            yield from self.parts
 
 
 def fit(localizer, data, epochs):

@@ -7,6 +7,8 @@ from cvlib.layers import CropAndResize
 from cvlib.models import PoseRegressor, backbone
 from cvlib.models.pose_regressor import _displaced_crops, _jittered_boxes, _persons
 
+from .training import Batches
+
 SIZE = 64
 
 
@@ -28,21 +30,6 @@ def dots(count, seed=0):
     boxes = np.concatenate([middle.min(axis=1) - 4, middle.max(axis=1) + 4], axis=-1)
     joints = np.concatenate([middle, np.full((count, 3, 1), 2)], axis=-1)
     return images, {"boxes": np.float32(boxes)[:, None], "keypoints": np.float32(joints)[:, None]}
-
-
-class Batches:
-    """What `fit` needs of `cvlib.data.batches`."""
-
-    def __init__(self, images, targets, size=32):
-        self.parts = [
-            (images[i : i + size], {k: v[i : i + size] for k, v in targets.items()})
-            for i in range(0, len(images), size)
-        ]
-        self.steps_per_epoch = len(self.parts)
-
-    def __iter__(self):
-        while True:
-            yield from self.parts
 
 
 def mean_error(found, targets):
