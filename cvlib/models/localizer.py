@@ -183,15 +183,6 @@ class Localizer(System):
     def stages(self):
         return [("backbone", self.backbone), ("heads", self.heads)]
 
-    def get_config(self):
-        backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {"backbone": backbone, "name": self.name, **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**{**config, "backbone": backbone})
-
 
 def _check(name, value, allowed):
     if value not in allowed:

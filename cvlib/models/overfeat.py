@@ -208,15 +208,6 @@ class OverFeat(System):
     def stages(self):
         return [(name, keras.Model(*ends)) for name, ends in self._parts.items()]
 
-    def get_config(self):
-        backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {"backbone": backbone, "name": self.name, **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**{**config, "backbone": backbone})
-
 
 def _heads(cells, channels, num_classes, hidden, dropout):
     """Pooled maps (B, h, w, channels) to the class scores and the box of every cells x cells."""

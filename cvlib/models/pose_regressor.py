@@ -240,15 +240,6 @@ class PoseRegressor(System):
     def stages(self):
         return [(network.name, network) for network in self.networks]
 
-    def get_config(self):
-        backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {"backbone": backbone, "name": self.name, **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**{**config, "backbone": backbone})
-
 
 def _network(trunk, num_joints, side, features, hidden, dropout, name):
     """Crops (N, side, side, 3) to offsets (N, K, 2) from their middle, in units of their sides."""

@@ -20,7 +20,8 @@ class System(keras.Model):
     """A Keras model whose outputs hold, beside what the losses need, the detections themselves.
 
     Decoding is part of the network, so everything between image and detections is one compiled
-    graph. Subclasses name their detections' keys in `detections` and their parts in `stages`.
+    graph. Subclasses name their detections' keys in `detections` and their parts in `stages`, and
+    keep their backbone in `backbone` and their other arguments in `_config`, to be saved.
     """
 
     detections = ("boxes", "confidence", "labels", "num_detections")
@@ -87,3 +88,12 @@ class System(keras.Model):
     def stages(self):
         """The parts in the order in which they run, `[(name, keras.Model), ...]`, for timing."""
         raise NotImplementedError
+
+    def get_config(self):
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        return {"backbone": backbone, "name": self.name, **self._config}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+        return cls(**{**config, "backbone": backbone})
