@@ -27,7 +27,9 @@ def compare(copies, options=()):
     """Run the notebooks `copies` under nbval; returns pytest's exit status."""
     command = [
         *(sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env"),
-        *("--nbval-sanitize-with", ROOT / "ci" / "nbval.cfg", *options, *copies),
+        *("--nbval-sanitize-with", ROOT / "ci" / "nbval.cfg"),
+        # A chapter's cells stay together, in one worker.
+        *("--numprocesses", "auto", "--dist", "loadfile", *options, *copies),
     ]
     environment = os.environ | {"CVLIB_RECORDS": str(copies[0].parent / "records")}
     return subprocess.run(command, cwd=ROOT, env=environment).returncode

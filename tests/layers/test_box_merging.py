@@ -67,7 +67,7 @@ def merged_naively(boxes, scores, threshold, max_windows, confidence_threshold):
     return result
 
 
-@pytest.mark.parametrize("max_windows", [12, 100])
+@pytest.mark.parametrize("max_windows", [12, pytest.param(100, marks=pytest.mark.slow)])
 def test_layer(max_windows):
     arguments = {"threshold": 1.0, "max_windows": max_windows, "confidence_threshold": 0.05}
     expected = merged_naively(**random_boxes(3, 20, 2), **arguments)

@@ -128,6 +128,7 @@ def test_every_window_of_a_larger_image(tail):
     assert [x.shape[1:3] for x in keras.tree.flatten(maps)] == [(4, 3)] * len(model.outputs)
 
 
+@pytest.mark.slow
 def test_equal_at_the_training_size_with_padding_and_pooled_tail():
     model = randomized(
         keras.applications.MobileNet(

@@ -46,6 +46,7 @@ def test_weights_from_a_path(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_imagenet_weights_classify(real_data):
     """The trunk feeds its own ImageNet top: the weights and the normalisation belong together.
 

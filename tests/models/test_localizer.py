@@ -38,6 +38,7 @@ def fit(localizer, data, epochs):
     return keras.Model.fit(localizer, iter(data), steps_per_epoch=steps, epochs=epochs, verbose=0)
 
 
+@pytest.mark.slow
 def test_learns_class_and_box_and_beats_the_constant_box(tmp_path):
     images, targets = squares(512)
     localizer = make(dropout=0.0)
@@ -123,6 +124,7 @@ def test_per_class_gives_the_predicted_class_its_box_and_trains_the_true_one():
     assert float(loss) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_objects_are_told_apart_by_their_order():
     images, targets = squares(384, objects=2)
     shuffled = {key: value[:, ::-1].copy() for key, value in targets.items()}
