@@ -28,6 +28,8 @@ def compare(copies, options=()):
     command = [
         *(sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env"),
         *("--nbval-sanitize-with", ROOT / "ci" / "nbval.cfg"),
+        # Outside of its root pytest takes the cells of all notebooks for the same.
+        *("--rootdir", copies[0].parent),
         # A chapter's cells stay together, in one worker.
         *("--numprocesses", "auto", "--dist", "loadfile", *options, *copies),
     ]

@@ -30,8 +30,7 @@ def test_outputs_are_stored_and_compared_with_those_of_smoke(tmp_path, capfd):
     assert not [*check_outputs(book), *check_freshness(book, path)]
 
     good = smoke_copy(path, tmp_path / "good")
-    # pytest takes files outside of its root for one if their names are the same.
-    wrong = smoke_copy(path, tmp_path / "wrong").rename(tmp_path / "04_wrong.ipynb")
+    wrong = smoke_copy(path, tmp_path / "wrong").rename(tmp_path / "good" / "04_wrong.ipynb")
     assert path.read_bytes() == content
     book = nbformat.read(wrong, as_version=4)
     book.cells[-1].outputs[0].text = "7\n"
