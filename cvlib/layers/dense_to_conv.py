@@ -10,7 +10,7 @@ Convolutional Networks, 2015, section 3.1).
 from functools import partial
 
 import keras
-from keras import layers, tree
+from keras import layers, ops, tree
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -33,8 +33,16 @@ class DenseToConv(layers.Conv2D):
     """
 
     def __init__(self, units, kernel_size=(1, 1), activation=None, use_bias=True, **kwargs):
-        kwargs["data_format"] = "channels_last"
-        super().__init__(units, kernel_size, activation=activation, use_bias=use_bias, **kwargs)
+        super().__init__(
+            units,
+            kernel_size,
+            strides=1,
+            padding="valid",
+            data_format="channels_last",
+            activation=activation,
+            use_bias=use_bias,
+            **kwargs,
+        )
 
     @classmethod
     def from_dense(cls, dense, spatial_shape=(1, 1)):
@@ -51,9 +59,19 @@ class DenseToConv(layers.Conv2D):
         layer.set_weights([kernel, *bias])
         return layer
 
+    def convolution_op(self, inputs, kernel):
+        # One product of matrices, as in the Dense layer: on a CPU a convolution rearranges its
+        # kernel at each call, which for one as large as a map takes longer than the rest.
+        h, w, channels, units = kernel.shape
+        rows = ops.concatenate([inputs[:, :, j : j - w + 1 or None] for j in range(w)], axis=-1)
+        read = ops.concatenate([rows[:, i : i - h + 1 or None] for i in range(h)], axis=-1)
+        return ops.einsum("bijc,cu->biju", read, ops.reshape(kernel, (-1, units)))
+
     def get_config(self):
         config = super().get_config()
         config["units"] = config.pop("filters")
+        for name in ("strides", "padding", "data_format", "dilation_rate", "groups"):
+            del config[name]
         return config
 
 

@@ -6,6 +6,7 @@ from keras import layers, ops
 
 from cvlib import losses
 from cvlib.layers import CropAndResize
+from cvlib.models.backbone import layers_above
 from cvlib.models.system import System
 
 _LOSSES = {
@@ -45,6 +46,8 @@ class PoseRegressor(System):
         joint_map: name of the backbone's map from which the later stages regress.
         hidden: units of the fully connected layer of each stage.
         dropout: rate before and after this layer.
+        frozen_to: name of the backbone's map up to which its layers are never trained, in any
+            stage.
 
     Raises:
         ValueError: there is no stage, or the backbone has no such map.
@@ -66,6 +69,7 @@ class PoseRegressor(System):
         joint_map="stride16",
         hidden=512,
         dropout=0.5,
+        frozen_to=None,
         **kwargs,
     ):
         if stages < 1:
@@ -77,6 +81,10 @@ class PoseRegressor(System):
         for _ in range(stages - 1):
             trunks.append(keras.models.clone_model(backbone))
             trunks[-1].set_weights(backbone.get_weights())
+        for trunk in trunks:
+            trained = layers_above(trunk, frozen_to)
+            for layer in trunk.layers:
+                layer.trainable = layer in trained
         networks = [
             _network(trunk, num_joints, side, features, hidden, dropout, f"stage{s}")
             for s, (trunk, side, features) in enumerate(
@@ -119,6 +127,7 @@ class PoseRegressor(System):
             "joint_map": joint_map,
             "hidden": hidden,
             "dropout": dropout,
+            "frozen_to": frozen_to,
         }
         self._stage, self._loss_name = 1, "l2"
 

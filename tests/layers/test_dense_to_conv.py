@@ -224,3 +224,8 @@ def test_input_that_is_no_image():
 def test_model_that_is_not_built():
     with pytest.raises(ValueError, match="neither functional nor a built Sequential"):
         dense_to_conv(keras.Sequential([layers.Dense(1)]))
+
+
+def test_a_window_moves_by_one_cell():
+    with pytest.raises(TypeError, match="strides"):
+        DenseToConv(3, strides=2)

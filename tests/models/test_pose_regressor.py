@@ -198,6 +198,14 @@ def test_two_persons_in_an_image_are_refused():
         pose.fit(Batches(images, twice), epochs=1, verbose=0)
 
 
+def test_frozen_layers_stay_frozen_in_every_stage():
+    # Two convolutions a stride, with three variables each, and two fully connected layers.
+    networks = make(frozen_to="stride8").networks
+    assert [len(n.trainable_variables) for n in networks] == [4 * 3 + 4, 2 * 3 + 4]
+    networks = make().networks
+    assert [len(n.trainable_variables) for n in networks] == [9 * 3 + 4, 7 * 3 + 4]
+
+
 def test_every_stage_is_named_and_gives_offsets():
     pose = make(stages=3)
     assert [name for name, _ in pose.stages()] == ["stage1", "stage2", "stage3"]
