@@ -208,6 +208,15 @@ def _overlay(axes, rgba):
     axes.imshow(rgba, extent=(0, width, height, 0), interpolation="nearest")
 
 
+def draw_heat_map(axes, values, box):
+    """Numbers (h, w) in 0..1 as colours over the part `box`, xyxy, of an image."""
+    x1, y1, x2, y2 = box
+    limits = axes.axis()
+    style = {"vmin": 0, "vmax": 1, "cmap": "viridis", "alpha": 0.7, "interpolation": "nearest"}
+    axes.imshow(values, extent=(x1, x2, y2, y1), **style)
+    axes.axis(limits)
+
+
 def draw_keypoints(axes, keypoints, limbs=(), truth=False):
     """Joints (N, K, 3) of N objects: x, y, visible; absent joints have visible 0.
 

@@ -112,6 +112,14 @@ def test_masks_cover_their_pixels_in_their_class_colour():
     assert to_hex(overlay[10, 5, :3]).upper() == plots.color(4)
 
 
+def test_a_heat_map_covers_its_part_of_the_image_alone():
+    axes = plots.show([IMAGE]).axes[0]
+    plots.draw_heat_map(axes, np.array([[0, 0.5, 1]]), (15, 10, 45, 20))
+    assert axes.images[1].get_extent() == [15, 45, 20, 10]
+    assert axes.images[1].get_clim() == (0, 1)
+    assert axes.get_xlim() == (0, 60) and axes.get_ylim() == (40, 0)
+
+
 def test_absent_joints_and_their_limbs_are_left_out():
     joints = np.array([[[1, 2, 1], [3, 4, 1], [0, 0, 0]]], "float32")
     figure = plots.show([sample(keypoints=joints)], draw=("keypoints",), limbs=((0, 1), (1, 2)))
