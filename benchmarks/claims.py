@@ -35,6 +35,7 @@ class Claim:
 
 
 LOCALIZER = {"system": "Localizer", "loss": "l2", "boxes": "agnostic", "num_objects": 1}
+OVERFEAT = {"system": "OverFeat", "shifted": True, "merged": True}
 FIXED = {"system": "Localizer", "counts": "fixed"}
 VARYING = {"system": "Localizer", "counts": "varying", "nothing": False}
 
@@ -91,6 +92,49 @@ CLAIMS = [
         left=LOCALIZER | {"attach": "conv", "trunk": "joint", "loss": "smooth_l1"},
         right=LOCALIZER | {"attach": "conv", "trunk": "frozen", "loss": "smooth_l1"},
         relation="less",
+    ),
+    *(
+        Claim(
+            sentence,
+            chapter="04",
+            metric=metric,
+            left=OVERFEAT | left,
+            right=right if "system" in right else OVERFEAT | right,
+        )
+        # By the first on `scenes`, by the others on photographs.
+        for metric in ("mAP@0.5", "accuracy", "box_iou", "localization_accuracy")
+        for sentence, left, right in (
+            (
+                "The sliding window beats the constant box.",
+                {"view": "many windows"},
+                {"system": "constant box"},
+            ),
+            (
+                "Many windows beat one view.",
+                {"view": "many windows"},
+                {"view": "one view"},
+            ),
+            (
+                "A larger input helps.",
+                {"view": "larger input"},
+                {"view": "many windows"},
+            ),
+            (
+                "Several scales beat one.",
+                {"view": "several scales"},
+                {"view": "larger input"},
+            ),
+            (
+                "Shifted pooling helps.",
+                {"view": "several scales"},
+                {"view": "several scales", "shifted": False},
+            ),
+            (
+                "Merging beats the single best window.",
+                {"view": "several scales"},
+                {"view": "several scales", "merged": False},
+            ),
+        )
     ),
     Claim(
         "On pictures with exactly three objects, regression trained on exactly three detects "

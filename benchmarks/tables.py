@@ -34,6 +34,13 @@ TABLES = {
             {"system": "OverFeat", "dataset": "ILSVRC13", "metric": "localization top-5 error"}
         ],
     },
+    "sliding_window": {
+        "title": "The sliding window as a convolution",
+        "chapter": "04",
+        "settings": ("view", "sides", "shifted", "merged", "network"),
+        "metrics": ("accuracy", "box_iou", "localization_accuracy", "mAP@0.5", "difference"),
+        "papers": [{"system": "OverFeat"}],
+    },
     "varying_counts": {
         "title": "Regression where the number of objects varies",
         "chapter": "05",
