@@ -125,7 +125,12 @@ CLAIMS = [
                 {"view": "larger input"},
             ),
             (
-                "Shifted pooling helps.",
+                "Shifted pooling helps with one scale.",
+                {"view": "larger input"},
+                {"view": "larger input", "shifted": False},
+            ),
+            (
+                "Shifted pooling helps with several scales.",
                 {"view": "several scales"},
                 {"view": "several scales", "shifted": False},
             ),
