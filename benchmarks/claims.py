@@ -96,6 +96,33 @@ CLAIMS = [
     *(
         Claim(
             sentence,
+            chapter="03",
+            metric=metric,
+            left={"system": "PoseRegressor", "stages": stages},
+            right=right,
+            relation=relation,
+            paper=paper,
+        )
+        for metric, relation in (("pcp", "greater"), ("nme", "less"))
+        for sentence, stages, right, paper in (
+            ("Regression of joints beats the mean pose.", 1, {"system": "mean pose"}, ""),
+            (
+                "A second look makes the pose better.",
+                2,
+                {"system": "PoseRegressor", "stages": 1},
+                "",
+            ),
+            (
+                "Three stages are better than one.",
+                3,
+                {"system": "PoseRegressor", "stages": 1},
+                "",
+            ),
+        )
+    ),
+    *(
+        Claim(
+            sentence,
             chapter="04",
             metric=metric,
             left=OVERFEAT | left,

@@ -34,6 +34,16 @@ TABLES = {
             {"system": "OverFeat", "dataset": "ILSVRC13", "metric": "localization top-5 error"}
         ],
     },
+    "pose": {
+        "title": "Pose as regression",
+        "chapter": "03",
+        "settings": ("stages",),
+        "metrics": (
+            *("pcp", "pck@0.2", "nme"),
+            *(f"pcp/{side} {limb}" for limb in ("arm", "leg") for side in ("upper", "lower")),
+        ),
+        "papers": [{"system": "DeepPose", "metric": "PCP average"}],
+    },
     "sliding_window": {
         "title": "The sliding window as a convolution",
         "chapter": "04",
