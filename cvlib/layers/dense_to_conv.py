@@ -62,10 +62,11 @@ class DenseToConv(layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         # One product of matrices, as in the Dense layer: on a CPU a convolution rearranges its
         # kernel at each call, which for one as large as a map takes longer than the rest.
-        h, w, channels, units = kernel.shape
-        rows = ops.concatenate([inputs[:, :, j : j - w + 1 or None] for j in range(w)], axis=-1)
-        read = ops.concatenate([rows[:, i : i - h + 1 or None] for i in range(h)], axis=-1)
-        return ops.einsum("bijc,cu->biju", read, ops.reshape(kernel, (-1, units)))
+        (h, w), (height, width) = self.kernel_size, ops.shape(inputs)[1:3]
+        columns = ops.arange(width - w + 1)[:, None] + ops.arange(w)
+        rows = ops.arange(height - h + 1)[:, None] + ops.arange(h)
+        windows = ops.take(ops.take(inputs, columns, axis=2), rows, axis=1)
+        return ops.einsum("bihjwc,hwcu->biju", windows, kernel)
 
     def get_config(self):
         config = super().get_config()
