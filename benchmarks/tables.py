@@ -9,6 +9,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from cvlib.records import load_records, write_atomically
 PAPERS = ROOT / "benchmarks" / "papers.csv"
 DATASETS = ROOT / "benchmarks" / "datasets.csv"
 
-# chapter: whose records the table shows; settings: which of them set a row apart, in this order;
-# metrics: the columns; papers: what papers report on them, as rows of papers.csv that agree.
+# chapter, or the system of a benchmark: whose records the table shows; settings: which of them set
+# a row apart, in this order; metrics: the columns; papers: what papers report on them, as rows of
+# papers.csv that agree.
 TABLES = {
     "localization": {
         "title": "Classification and localization",
@@ -50,6 +52,16 @@ TABLES = {
         "settings": ("view", "sides", "shifted", "merged", "network"),
         "metrics": ("accuracy", "box_iou", "localization_accuracy", "mAP@0.5", "difference"),
         "papers": [{"system": "OverFeat"}],
+    },
+    "sliding_cost": {
+        "title": "The sliding window: crops against one convolution",
+        "system": "dense_to_conv",
+        "settings": ("network", "windows"),
+        "metrics": (
+            *("crops ms", "convolution ms", "speed-up", "multiply-adds ratio"),
+            *("share of the ratio", "crops MiB", "convolution MiB", "largest difference"),
+        ),
+        "papers": [],
     },
     "varying_counts": {
         "title": "Regression where the number of objects varies",
@@ -99,11 +111,23 @@ def table_rows(table, records):
     """One dict for each group of records that differ in the seed only, in a fixed order."""
     groups = {}
     for record in records:
-        if record["chapter"] == table["chapter"]:
+        if _belongs(record, table):
             key = json.dumps([record[k] for k in KEYS], sort_keys=True)
             groups.setdefault(key, []).append(record)
     by_seed = {key: sorted(group, key=lambda r: str(r["seed"])) for key, group in groups.items()}
-    return [summary(table, by_seed[key]) for key in sorted(by_seed)]
+    return [summary(table, by_seed[key]) for key in sorted(by_seed, key=_numbers_by_value)]
+
+
+def _numbers_by_value(key):
+    """A key to sort texts by in which 4 comes before 16."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
+
+
+def _belongs(record, table):
+    """A benchmark has its table by the name of its system; a chapter's runs have a preset."""
+    if "system" in table:
+        return record["system"] == table["system"]
+    return record["chapter"] == table["chapter"] and record["preset"] is not None
 
 
 def summary(table, group):

@@ -6,9 +6,9 @@ An n x n grid of windows, one stride of the network apart, goes through the clas
 n * n crops (cut beforehand), and as one larger image through `dense_to_conv` of it. Both take turns
 in one process, each with a pass that is not timed before the one that is, so that neither finds the
 caches and the memory of the other, and the median counts; the peak of memory is that of a process
-of its own for each, beyond what it held before its first pass, compilation included. The weights are random; the
-largest difference between the two is in standard deviations of the outputs. Nothing else should
-run on the machine.
+of its own for each, beyond what it held before its first pass, compilation included. The weights
+are random; the largest difference between the two is in standard deviations of the outputs. Nothing
+else should run on the machine.
 
 Windows share the convolutions. The fully connected layers are computed for each of them either way,
 and at a lower rate, for they read a weight for every multiply-add of a window: the more of the

@@ -118,3 +118,15 @@ def test_a_table_without_papers_has_no_section_for_them(tmp_path):
     for name, table in TABLES.items():
         text = (tmp_path / f"{name}.md").read_text()
         assert ("What the papers report" in text) == bool(table["papers"])
+
+
+def test_a_benchmark_has_a_table_of_its_own_in_the_order_of_its_settings(tmp_path, measured):
+    kernel = {"chapter": "04", "system": "dense_to_conv", "preset": None, "seed": None}
+    records = [
+        measured(metrics={"speed-up": n}, settings={"network": "valid", "windows": n}, **kernel)
+        for n in (16, 4, 1)
+    ]
+    derive(records, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "sliding_cost.csv").read_text().splitlines()))
+    assert [row["windows"] for row in rows] == ["1", "4", "16"]
+    assert (tmp_path / "sliding_window.csv").read_text().count("\n") == 1
