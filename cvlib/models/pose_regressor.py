@@ -30,8 +30,7 @@ class PoseRegressor(System):
         pose.compile("adam", train="stage2")  # stage 1 is frozen
         pose.fit(batches)
 
-    Where the paper trains a regressor for each joint, the joints of a stage share their trunk here
-    and have an output each: one network for a stage instead of K.
+    The joints of a stage share one network and have an output each.
 
     Args:
         backbone: a model from `cvlib.models.backbone`; stage 1 uses, and trains, it in place, the
@@ -232,8 +231,8 @@ class PoseRegressor(System):
         Args:
             images: (B, H, W, 3) in 0..255, of any size.
             boxes: (B, 4), `xyxy` in pixels, the person's box as a detector gives it; the whole
-                image by default, as in the paper. Of an image with several persons give a copy
-                for each.
+                image by default, as in the paper on LSP. Of an image with several persons give a
+                copy for each.
 
         Returns:
             A dict of NumPy arrays: `keypoints` (B, K, 3), x and y in pixels of the given images
