@@ -6,21 +6,17 @@ An n x n grid of windows, one stride of the network apart, goes through the clas
 n * n crops (cut beforehand), and as one larger image through `dense_to_conv` of it. Both take turns
 in one process, each with a pass that is not timed before the one that is, so that neither finds the
 caches and the memory of the other, and the median counts; the peak of memory is that of a process
-of its own for each, beyond what it held before its first pass, compilation included. The weights
-are random; the largest difference between the two is in standard deviations of the outputs. Nothing
-else should run on the machine.
+of its own for each. The weights are random; the largest difference between the two is in standard
+deviations of the outputs. Nothing else should run on the machine.
 
-Windows share the convolutions. The fully connected layers are computed for each of them either way,
-and at a lower rate, for they read a weight for every multiply-add of a window: the more of the
-network they are, the less of the ratio of multiply-adds becomes speed.
+Windows share the convolutions, not the fully connected layers: each has its own product with the
+same large matrix, whichever way it goes.
 """
 
 import argparse
 import multiprocessing
-import re
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -77,20 +73,23 @@ def cases(name, side):
     return ways
 
 
-def resident_peak():
-    """Peak of the resident bytes of this process since the last reset, on Linux."""
-    # getrusage's peak survives exec, so in a child it starts at the parent's.
-    return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) << 10
-
-
 def peak_bytes(name, side, way):
-    """Bytes that one pass needs at its peak, on the accelerator if there is one."""
+    """Bytes that a pass needs at its peak, or None where the device does not say.
+
+    TensorFlow counts what it allocates, on a processor too, where resident memory would not tell:
+    its allocator keeps what is free. Others know the peak of an accelerator, weights included.
+    """
     model, images = cases(name, side)[way]
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to what is resident.
-    before = resident_peak()
     model.predict_on_batch(images)
-    on_device = records._accelerator(keras.backend.backend())[1]
-    return on_device or resident_peak() - before
+    if keras.backend.backend() != "tensorflow":
+        return records._accelerator(keras.backend.backend())[1]
+    from tensorflow import config
+
+    device = "GPU:0" if config.list_physical_devices("GPU") else "CPU:0"
+    config.experimental.reset_memory_stats(device)
+    before = config.experimental.get_memory_info(device)["current"]
+    model.predict_on_batch(images)
+    return config.experimental.get_memory_info(device)["peak"] - before
 
 
 def measure(name, side, repeats):
@@ -116,7 +115,7 @@ def measure(name, side, repeats):
     difference = np.abs(outputs["convolution"].reshape(side**2, -1) - outputs["crops"])
     times = {way: float(np.median(values)) for way, values in seconds.items()}
     metrics = {f"{way} ms": 1000 * t for way, t in times.items()}
-    metrics |= {f"{way} MiB": peak / 2**20 for way, peak in peaks.items()}
+    metrics |= {f"{way} MiB": peak / 2**20 for way, peak in peaks.items() if peak is not None}
     metrics |= {
         "speed-up": times["crops"] / times["convolution"],
         "multiply-adds ratio": work["crops"] / work["convolution"],
