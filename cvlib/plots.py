@@ -116,6 +116,7 @@ def draw_image(axes, image):
     """The image (H, W, 3) in 0..255 with continuous pixel coordinates, axes hidden."""
     height, width = image.shape[:2]
     axes.imshow(np.clip(image, 0, 255).astype("uint8"), extent=(0, width, height, 0))
+    axes.autoscale(False)  # What lies outside of the image must not shrink it.
     axes.axis("off")
 
 

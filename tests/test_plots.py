@@ -120,6 +120,13 @@ def test_a_heat_map_covers_its_part_of_the_image_alone():
     assert axes.get_xlim() == (0, 60) and axes.get_ylim() == (40, 0)
 
 
+def test_joints_outside_of_the_picture_leave_it_as_large_as_it_is():
+    outside = np.array([[[4, 4, 2], [40, 90, 2]]])
+    picture = {"image": np.zeros((16, 24, 3)), "keypoints": outside}
+    axes = plots.show([picture], draw=("keypoints",), limbs=[(0, 1)]).axes[0]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 24), (16, 0))
+
+
 def test_absent_joints_and_their_limbs_are_left_out():
     joints = np.array([[[1, 2, 1], [3, 4, 1], [0, 0, 0]]], "float32")
     figure = plots.show([sample(keypoints=joints)], draw=("keypoints",), limbs=((0, 1), (1, 2)))
