@@ -149,20 +149,17 @@ class PoseRegressor(System):
         self._stage, self._loss_name = 1 + names.index(train), loss
         super().compile(optimizer, **kwargs)
 
-    def fit(self, dataset, mistakes=None, jitter=0.1, joints_per_image=4, seed=0, **kwargs):
+    def fit(self, dataset, jitter=0.1, joints_per_image=4, seed=0, **kwargs):
         """Trains the stage that `compile` chose on crops that it would be given.
 
         Stage 1 learns from boxes that miss the person's by a little. A later stage learns from
         crops that miss the joint as the stage before does: their displacements are drawn from the
-        normal distribution, of each joint and coordinate, of that stage's errors on up to 512
-        images.
+        normal distribution, of each joint and coordinate, of that stage's errors on 512 of the
+        images (section 3.2 of the paper; all of its training images there).
 
         Args:
             dataset: what `cvlib.data.batches(..., targets="keypoints", max_objects=1)` gives.
                 Joints that are not labelled are not learnt.
-            mistakes: batches on which a later stage measures those errors. By default the
-                training's, as in section 3.2 of the paper; but where there are few, the stage
-                before knows them by heart, and its errors on others are larger.
             jitter: standard deviation of the boxes' relative shift and of the logarithm of their
                 sides; of the sides alone for crops around joints.
             joints_per_image: how many joints of an image a later stage learns in a step, K at most.
@@ -184,7 +181,7 @@ class PoseRegressor(System):
                 return _jittered_boxes(person, joints, self._config["box_scale"], jitter, rng)
         else:
             count = min(joints_per_image, self._config["num_joints"])
-            errors = self._errors(dataset if mistakes is None else mistakes)
+            errors = self._errors(dataset)
 
             def crops(person, joints):
                 scale = self._config["joint_scale"]

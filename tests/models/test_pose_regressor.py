@@ -189,16 +189,6 @@ def test_the_errors_of_the_stage_before_are_those_of_its_predictions():
         np.testing.assert_allclose(deviation[k], error.std(axis=0), atol=1e-4)
 
 
-def test_the_errors_may_be_measured_on_other_images():
-    pose, measured_on = make(), []
-    pose._errors = lambda dataset: measured_on.append(dataset) or np.zeros((2, 3, 2))
-    pose.compile("adam", train="stage2")
-    learnt, held_out = (Batches(*dots(4, seed), 4) for seed in (0, 1))
-    pose.fit(learnt, epochs=1, verbose=0)
-    pose.fit(learnt, mistakes=held_out, epochs=1, verbose=0)
-    assert measured_on == [learnt, held_out]
-
-
 def test_two_persons_in_an_image_are_refused():
     images, targets = dots(8)
     twice = {key: np.concatenate([value, value], axis=1) for key, value in targets.items()}
