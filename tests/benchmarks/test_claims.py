@@ -20,6 +20,7 @@ def claim(**changes):
         ("less", 0, [0.1, 0.11, 0.12], "fails"),
         ("greater", 0, [0.0, 0.0, 0.0], "fails"),
         ("greater", 0, [0.5], "undecided"),
+        ("greater", 0, [0.5, 0.5], "undecided"),
         ("greater", 0, [], "not measured"),
         ("equal", 0, [0.0, 0.0], "holds"),
         ("equal", 0, [0.0, 1e-9], "fails"),
@@ -73,7 +74,7 @@ def test_a_claim_without_records_is_not_measured(measured):
 
 
 def test_a_metric_is_compared_with_a_number(measured):
-    records = [measured(seed, {"box_iou": 0.1 + seed / 1000}, system="A") for seed in (0, 1)]
+    records = [measured(seed, {"box_iou": 0.1 + seed / 1000}, system="A") for seed in range(3)]
     below = claim(right=0.3, relation="less")
     assert report(records, claims=[below]).rstrip().endswith("| holds |")
 
