@@ -109,10 +109,12 @@ def test_prediction_against_the_stages_one_by_one():
     np.testing.assert_allclose(found[:, 0, :, :2], joints, atol=1e-3)
     side = 0.4 * np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T)[:, None, None]
     for s in (1, 2):
+        # From what the stage was given: these networks multiply a difference in rounding.
+        joints = found[:, s - 1, :, :2]
         crops = np.concatenate([joints - side / 2, joints + side / 2], axis=-1)
         offsets = look(pose.networks[s], crops).reshape(4, 3, 3, 2)
         joints = joints + side * np.stack([offsets[:, k, k] for k in range(3)], axis=1)
-        np.testing.assert_allclose(found[:, s, :, :2], joints, atol=1e-2)
+        np.testing.assert_allclose(found[:, s, :, :2], joints, atol=1e-3)
     assert (found[..., 2] == 2).all()
 
 
