@@ -32,7 +32,8 @@ class Localizer(System):
 
     With `num_objects=K` every image holds exactly K objects and output k answers for the k-th from
     the left: some rule must say which output is responsible for which object. The metrics pair
-    objects and predictions in their order from the left.
+    objects and predictions in their order from the left. Where images hold K objects at most, an
+    output without an object learns nothing, or, with `background=True`, that there is none.
 
     Args:
         backbone: a model from `cvlib.models.backbone`; it is used, and trained, in place.
@@ -44,6 +45,8 @@ class Localizer(System):
         boxes: `"agnostic"`: one box whatever the class; `"per_class"`: one box per class, of which
             the predicted class's is given.
         num_objects: K, the number of objects in every image.
+        background: whether the softmax has one class more, for outputs without an object. It is
+            never among the labels given; a confidence is the probability of the label beside it.
         hidden: units of the fully connected layer of each head.
         dropout: rate after these layers.
         frozen_to: name of the backbone's map up to which its layers are never trained.
@@ -63,6 +66,7 @@ class Localizer(System):
         attach="conv",
         boxes="agnostic",
         num_objects=1,
+        background=False,
         hidden=256,
         dropout=0.5,
         frozen_to=None,
@@ -79,7 +83,7 @@ class Localizer(System):
         # What an object is depends little on where it lies, so the classifier pools 2 x 2 cells.
         pooled = layers.AveragePooling2D(2, padding="same")(head_input)
         fc = _fully_connected(pooled, hidden, dropout, "fc")
-        logits = layers.Dense(K * C, name="logits")(fc)
+        logits = layers.Dense(K * (C + background), name="logits")(fc)
         seen = fc
         if attach == "conv":
             seen = _fully_connected(head_input, hidden, dropout, "box_fc")
@@ -91,8 +95,9 @@ class Localizer(System):
         heads = keras.Model(
             head_input,
             _decode(
-                layers.Reshape((K, C), dtype="float32")(logits),
+                layers.Reshape((K, C + background), dtype="float32")(logits),
                 layers.Reshape((K, per_object, 4), dtype="float32")(offsets),
+                num_classes,
                 size,
             ),
             name="heads",
@@ -105,6 +110,7 @@ class Localizer(System):
             "attach": attach,
             "boxes": boxes,
             "num_objects": num_objects,
+            "background": background,
             "hidden": hidden,
             "dropout": dropout,
             "frozen_to": frozen_to,
@@ -157,10 +163,13 @@ class Localizer(System):
         if sample_weight is not None:
             raise ValueError("Localizer takes no sample weights.")
         truth = self._responsible(y)
-        present = ops.cast(truth["labels"] >= 0, "float32")
+        present = truth["labels"] >= 0
         labels = ops.maximum(truth["labels"], 0)
+        background = self._config["background"]
         classification = keras.losses.sparse_categorical_crossentropy(
-            labels, y_pred["logits"], from_logits=True
+            ops.where(present, labels, self._config["num_classes"]) if background else labels,
+            y_pred["logits"],
+            from_logits=True,
         )
         height, width = self._config["size"]
         target = truth["boxes"] / ops.array([width, height, width, height], "float32")
@@ -168,8 +177,10 @@ class Localizer(System):
         if self._config["boxes"] == "per_class":
             offsets = ops.take_along_axis(offsets, labels[..., None, None], axis=2)
         regression = self._box_loss(target, offsets[:, :, 0])
-        total = self._class_weight * classification + self._box_weight * regression
-        return ops.sum(present * total) / ops.maximum(ops.sum(present), 1)
+        classified = ops.ones_like(present) if background else present
+        of_classes = _mean_where(classified, classification)
+        of_boxes = _mean_where(present, regression)
+        return self._class_weight * of_classes + self._box_weight * of_boxes
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         truth, found = self._responsible(y), self._responsible(y_pred)
@@ -195,11 +206,18 @@ def _fully_connected(maps, units, dropout, name):
     return layers.Dropout(dropout)(x)
 
 
-def _decode(logits, offsets, size):
-    """Logits (B, K, C) and offsets (B, K, 1 or C, 4) to detections, beside what the losses need."""
+def _mean_where(counted, values):
+    counted = ops.cast(counted, "float32")
+    return ops.sum(counted * values) / ops.maximum(ops.sum(counted), 1)
+
+
+def _decode(logits, offsets, num_classes, size):
+    """Logits (B, K, C or C + 1) and offsets (B, K, 1 or C, 4) to detections, beside what the
+    losses need."""
     # Boxes start as the central half of the image, so that they overlap the objects at once.
     class_boxes = offsets + ops.array([0.25, 0.25, 0.75, 0.75], "float32")
-    labels = ops.argmax(logits, axis=-1)
+    probabilities = ops.softmax(logits)[..., :num_classes]
+    labels = ops.argmax(probabilities, axis=-1)
     boxes = class_boxes
     if boxes.shape[2] > 1:
         boxes = ops.take_along_axis(boxes, labels[..., None, None], axis=2)
@@ -209,7 +227,7 @@ def _decode(logits, offsets, size):
         "logits": logits,
         "class_boxes": class_boxes,
         "boxes": boxes,
-        "confidence": ops.max(ops.softmax(logits), axis=-1),
+        "confidence": ops.max(probabilities, axis=-1),
         "labels": labels,
         "num_detections": ops.sum(ops.ones_like(labels), axis=-1),
     }

@@ -152,6 +152,46 @@ def test_images_without_an_object_do_not_count():
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
+def one_or_two(count, seed=0):
+    """Images with squares on the left and the right, of which every second one is wiped out."""
+    images, targets = squares(count, objects=2, seed=seed)
+    images[::2, :, 32:] = 30
+    targets["boxes"][::2, 1] = targets["labels"][::2, 1] = -1
+    return images, targets
+
+
+def test_the_background_is_the_class_of_outputs_without_an_object():
+    images, targets = one_or_two(4)
+    localizer = make(num_objects=2, background=True, dropout=0.0)
+    outputs = {k: ops.convert_to_numpy(v) for k, v in localizer(images, training=False).items()}
+    logits = outputs["logits"].astype(float)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    np.testing.assert_array_equal(outputs["labels"], logits[..., :3].argmax(axis=-1))
+    np.testing.assert_allclose(
+        outputs["confidence"], probabilities[..., :3].max(axis=-1), rtol=1e-5
+    )
+    present = targets["labels"] >= 0
+    answers = np.where(present, targets["labels"], 3)[..., None]
+    entropy = -np.log(np.take_along_axis(probabilities, answers, axis=-1)).mean()
+    squared = (outputs["class_boxes"][:, :, 0] - targets["boxes"] / 64) ** 2
+    localizer.compile("adam", box_loss="l2", box_weight=50)
+    loss = localizer.compute_loss(images, targets, localizer(images, training=False))
+    expected = entropy + 50 * squared[present].mean()
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_outputs_without_an_object_fall_silent():
+    localizer = make(num_objects=2, background=True, dropout=0.0)
+    localizer.compile(keras.optimizers.Adam(1e-3), train="both", box_loss="smooth_l1")
+    fit(localizer, Batches(*one_or_two(384)), epochs=12)
+    unseen, truth = one_or_two(64, seed=9)
+    found = localizer.predict(unseen)
+    present = truth["labels"] >= 0
+    assert ((found["confidence"] > 0.5) == present).mean() > 0.95
+    assert (found["labels"] == truth["labels"])[present].mean() > 0.9
+
+
 def test_odd_maps_are_seen_to_their_last_cell():
     heads = Localizer(backbone("tiny"), 3, size=(96, 96)).heads
     last_map = np.zeros((1, 3, 3, 128), "float32")
