@@ -22,7 +22,7 @@ from cvlib.proposals.proposals import Proposals, rgb
 from cvlib.records import write_atomically
 
 # Raised whenever a method's proposals change: caches made before are then refused.
-VERSION = 1
+VERSION = 2
 
 
 def propose(images, method, cache=None, workers=None, progress=False):

@@ -92,8 +92,9 @@ def test_a_cache_of_other_settings_or_another_version_is_refused(tmp_path, monke
     for method in (SelectiveSearch("single", seed=1), SelectiveSearch("fast"), RandomBoxes()):
         with pytest.raises(ValueError, match="name another folder"):
             propose(dataset, method, tmp_path, workers=1)
-    monkeypatch.setattr(batch, "VERSION", batch.VERSION + 1)
-    with pytest.raises(ValueError, match='"version": 1.*name another folder'):
+    version = batch.VERSION
+    monkeypatch.setattr(batch, "VERSION", version + 1)
+    with pytest.raises(ValueError, match=f'"version": {version},.*name another folder'):
         propose(dataset, SelectiveSearch("single"), tmp_path, workers=1)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from cvlib.data import load
 from cvlib.proposals import EdgeBoxes
 from cvlib.proposals import edge_boxes as eb
 
@@ -12,7 +13,8 @@ def test_edges_are_thin_and_know_their_direction():
     image = np.zeros((40, 40, 3), np.uint8)
     image[:, 20:] = 200
     magnitude, orientation = eb.edges(image)
-    assert (np.count_nonzero(magnitude, axis=1) <= 2).all() and (magnitude.max(axis=1) == 1).all()
+    inside = magnitude[1:-1]
+    assert (np.count_nonzero(inside, axis=1) <= 2).all() and (inside.max(axis=1) == 1).all()
     rows, columns = np.nonzero(magnitude)
     assert set(columns) <= {19, 20}
     np.testing.assert_allclose(np.abs(np.sin(orientation[rows, columns])), 1, atol=1e-6)
@@ -32,6 +34,28 @@ def test_groups_are_connected_and_turn_little(picture):
     square[15:45, 15:45] = 255
     groups = eb.label_edges(*eb.edges(square))
     assert groups[30, 14:17].max() != groups[14:17, 30].max()
+
+
+def test_small_groups_join_the_neighbour_that_turns_least():
+    labels = np.full((9, 9), -1)
+    labels[1, 1:4], labels[2:6, 4], labels[1, 4:6], labels[7, 7] = 0, 1, 2, 3
+    magnitude = np.where(labels == 2, 0.1, 0.3) * (labels >= 0)
+    orientation = np.zeros((9, 9))
+    orientation[labels == 1], orientation[labels == 2] = np.pi / 2, np.pi - 0.1
+    expected = labels.copy()
+    expected[1, 4] = 0  # it turns by 0.1 from this one, across the half circle
+    expected[1, 5] = 1  # next to this one alone
+    expected[7, 7] = -1  # next to none
+    np.testing.assert_array_equal(eb.absorb(labels, magnitude, orientation), expected)
+
+
+def test_a_contour_that_leaves_the_image_speaks_for_the_box_that_ends_there():
+    image = np.full((60, 60, 3), 100, np.uint8)
+    image[20:40, :30] = 220
+    groups = eb.edge_groups(*eb.edges(image))
+    box = np.array([[0, 17, 33, 43]])
+    assert eb.score(groups, box) == eb.bounds(groups, box) > 0
+    assert eb.score(groups, box + [4, 0, 4, 0]) < 0.5 * eb.score(groups, box)
 
 
 def test_affinity_of_collinear_and_of_crossing_groups():
@@ -80,11 +104,7 @@ def brute_score(box, magnitude, labels, groups):
 def found(picture):
     magnitude, orientation = eb.edges(picture)
     groups = eb.edge_groups(magnitude, orientation)
-    # The labels again, as edge_groups leaves small groups out.
-    labels = eb.label_edges(magnitude, orientation)
-    mass = np.bincount(labels.ravel() + 1, magnitude.ravel())[1:]
-    kept = np.flatnonzero(mass >= eb.LEAST_GROUP)
-    labels = np.where(np.isin(labels, kept), np.searchsorted(kept, labels), -1)
+    labels = eb.absorb(eb.label_edges(magnitude, orientation), magnitude, orientation)
     return magnitude.astype(float) * (labels >= 0), labels, groups
 
 
@@ -145,3 +165,19 @@ def test_no_two_boxes_overlap_more_than_beta(picture):
         w, h = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
         both = max(w, 0) * max(h, 0)
         assert both <= 0.5 * (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both) + 1e-3
+
+
+@pytest.mark.parametrize("seed", [0, 50, 100])
+def test_scores_agree_with_opencvs(seed):
+    ximgproc = pytest.importorskip("cv2.ximgproc")
+    image = load("scenes", "test")[seed]["image"]
+    magnitude, orientation = eb.edges(image)
+    peer = ximgproc.createEdgeBoxes()
+    peer.setMaxBoxes(1000)
+    # Orientations there are those of the gradient.
+    normal = np.mod(orientation + np.pi / 2, np.pi)
+    boxes, scores = peer.getBoundingBoxes(magnitude.astype("float32"), normal.astype("float32"))
+    # A box there is (x + 1, y + 1, width - 1, height - 1).
+    boxes = np.hstack([boxes[:, :2] - 1, boxes[:, :2] + boxes[:, 2:]])
+    ours = eb.score(eb.edge_groups(magnitude, orientation), np.clip(boxes, 0, 128))
+    assert np.corrcoef(ours, np.ravel(scores))[0, 1] > 0.9
