@@ -73,6 +73,18 @@ TABLES = {
         ),
         "papers": [],
     },
+    "evaluator_cost": {
+        "title": "Average precision and IoU: ours beside their peers",
+        "system": "average_precision",
+        "settings": ("images", "classes"),
+        "metrics": (
+            *("mAP cvlib s", "mAP faster-coco-eval index s", "mAP faster-coco-eval evaluate s"),
+            *("mAP ratio", "box IoU cvlib.boxes s", "box IoU evaluator s"),
+            *("box IoU pycocotools s", "box IoU ratio"),
+            *("mask IoU cvlib s", "mask IoU pycocotools s", "mask IoU ratio"),
+        ),
+        "papers": [],
+    },
     "proposals": {
         "title": "Region proposals",
         "chapter": "08",
@@ -82,8 +94,19 @@ TABLES = {
             *(f"{m}/{n}" for m in ("recall@0.5", "recall@0.7", "AR") for n in (10, 100, 1000)),
             *("seconds", "repeatability"),
             *("windows per proposal@0.5", "windows per proposal@0.7"),
+            "downstream mAP@0.5",  # for the chapters whose detectors stand on proposals
         ),
         "papers": [{"system": "Selective search", "dataset": "VOC07 test"}],
+    },
+    "selective_search_cost": {
+        "title": "Selective search: ours beside OpenCV's",
+        "system": "selective_search",
+        "settings": ("mode", "implementation", "images"),
+        "metrics": (
+            *("seconds", "seconds over OpenCV's", "boxes"),
+            *(f"recall@{t}/{n}" for t in (0.5, 0.7) for n in (100, 1000, "all")),
+        ),
+        "papers": [],
     },
 }
 

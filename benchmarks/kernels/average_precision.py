@@ -181,7 +181,7 @@ def main():
     for name, value in metrics.items():
         print(f"{name:<34}{value:9.3f}")
     record(
-        system="average precision",
+        system="average_precision",
         metrics=metrics,
         data="random detections",
         settings={"images": arguments.images, "classes": CLASSES},

@@ -19,6 +19,7 @@ from cvlib.metrics import ProposalRecall
 from cvlib.proposals import OpenCVSelectiveSearch, SelectiveSearch
 from cvlib.records import record
 
+IMPLEMENTATIONS = {"cvlib": SelectiveSearch, "OpenCV": OpenCVSelectiveSearch}
 BUDGETS = (100, 1000, 10**6)
 IOUS = (0.5, 0.7)
 
@@ -27,7 +28,7 @@ def measure(data, mode, count):
     """Writes a record for each of the two on one data set, and returns what is in them."""
     dataset = load(data, "val" if data.startswith("coco:") else "test", on_error="skip")
     dataset = dataset[:: max(1, len(dataset) // count)][:count]
-    methods = [SelectiveSearch(mode), OpenCVSelectiveSearch(mode)]
+    methods = [make(mode) for make in IMPLEMENTATIONS.values()]
     times = [[] for _ in methods]
     boxes = [[] for _ in methods]
     recalls = [ProposalRecall(IOUS, BUDGETS) for _ in methods]
@@ -49,15 +50,15 @@ def measure(data, mode, count):
             metrics |= {f"recall@{t}/{name}": r for t, r in zip(IOUS, by_iou, strict=True)}
         rows.append(metrics)
     rows[0]["seconds over OpenCV's"] = rows[0]["seconds"] / rows[1]["seconds"]
-    for method, spent, metrics in zip(methods, times, rows, strict=True):
+    for name, spent, metrics in zip(IMPLEMENTATIONS, times, rows, strict=True):
         record(
-            system=type(method).__name__,
+            system="selective_search",
             metrics=metrics,
             data=dataset,
-            settings={"mode": mode, "images": len(dataset)},
+            settings={"mode": mode, "implementation": name, "images": len(dataset)},
             milliseconds={"graph": spent},
         )
-    return rows
+    return dict(zip(IMPLEMENTATIONS, rows, strict=True))
 
 
 def main():
@@ -70,9 +71,7 @@ def main():
     with threadpool_limits(1):
         for data in ("scenes", *arguments.data):
             for mode in arguments.modes:
-                for name, metrics in zip(
-                    ("cvlib", "OpenCV"), measure(data, mode, arguments.images), strict=True
-                ):
+                for name, metrics in measure(data, mode, arguments.images).items():
                     cells = "  ".join(f"{key} {value:.3f}" for key, value in metrics.items())
                     print(f"{data.rpartition('/')[2]:<10} {mode:<8} {name:<7} {cells}", flush=True)
 
