@@ -218,7 +218,7 @@ CLAIMS = [
             "selective search, single": "Diversified grouping beats a single one.",
             "random boxes": "Selective search beats random boxes.",
             "sliding windows": "Selective search beats sliding windows, 1,000 boxes each.",
-            "superpixels": "Grouping beats the segments that it begins with.",
+            "superpixels": "Selective search beats superpixels.",
         }.items()
     ),
 ]

@@ -23,6 +23,7 @@ from cvlib.records import write_atomically
 
 # Raised whenever a method's proposals change: caches made before are then refused.
 VERSION = 2
+KEYS = ("boxes", "scores", "masked", "ends", "runs")  # of a file
 
 
 def propose(images, method, cache=None, workers=None, progress=False):
@@ -43,7 +44,7 @@ def propose(images, method, cache=None, workers=None, progress=False):
     Raises:
         ValueError: not an image, or the cache is of other settings or damaged.
     """
-    one = functools.partial(_propose, method, cache and Cache(cache, method))
+    one = functools.partial(_propose, method, None if cache is None else Cache(cache, method))
     pixels = (image["image"] if isinstance(image, dict) else image for image in images)
     start, found = time.monotonic(), []
     for proposals in _map(one, pixels, min(workers or _cores(), len(images))):
@@ -95,7 +96,7 @@ class Cache:
         path = self.path(image)
         try:
             with np.load(path) as file:
-                boxes, scores, ends, runs = (file[k] for k in ("boxes", "scores", "ends", "runs"))
+                boxes, scores, masked, ends, runs = (file[key] for key in KEYS)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -103,7 +104,7 @@ class Cache:
         runs = [part.tobytes() for part in np.split(runs, ends)][: len(ends)]
         size = list(image.shape[:2])
         masks = [{"size": size, "counts": counts} for counts in runs]
-        return Proposals(boxes, scores, masks if len(masks) == len(boxes) else None)
+        return Proposals(boxes, scores, masks if masked else None)
 
     def save(self, image, proposals):
         """Keeps the `Proposals` of an image (H, W, 3) uint8."""
@@ -115,6 +116,7 @@ class Cache:
                     file,
                     boxes=proposals.boxes,
                     scores=proposals.scores,
+                    masked=proposals.masks is not None,
                     ends=np.cumsum([len(counts) for counts in runs], dtype=int),
                     runs=np.frombuffer(b"".join(runs), np.uint8),
                 )

@@ -25,7 +25,7 @@ GAMMA = 2  # power of the affinity
 KAPPA = 1.5  # power of the perimeter, which large boxes are held against
 REFINED = 4  # windows for each box that is asked for
 CHUNK = 500  # boxes scored at once
-# Left, right, up, down; wider, narrower, higher, lower: what a step adds to x1, y1, x2, y2.
+# Left, up, narrower, lower; right, down, wider, higher: what a step adds to x1, y1, x2, y2.
 MOVES = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [-1, 0, 1, 0], [0, -1, 0, 1]])
 MOVES = np.concatenate([-MOVES, MOVES])
 AROUND = np.indices((3, 3)) - 1
@@ -35,11 +35,13 @@ AROUND = np.indices((3, 3)) - 1
 class EdgeBoxes:
     """Sliding windows scored by the contours inside, the best refined and thinned out.
 
+    The paper refines all windows above a small score; here at most four for each box asked for are.
+
     Args:
         alpha: IoU of neighbouring windows.
         beta: a box of larger IoU with a better one is dropped.
         count: of the boxes kept, at most.
-        smallest: the least square root of a window's area, in pixels.
+        smallest: the least square root of a window's area, in pixels, before it is refined.
     """
 
     alpha: float = 0.65
@@ -59,7 +61,7 @@ class EdgeBoxes:
         if groups is None:
             return ranked(np.zeros((0, 4)), np.zeros(0))
         windows = np.rint(sliding_windows(height, width, self.alpha, self.smallest)).astype(int)
-        # The paper refines all windows above a small score. Refined boxes often meet.
+        # Refined boxes often meet, so more set out than are asked for.
         boxes, scores = best(groups, windows, REFINED * self.count)
         boxes, scores = refine(groups, boxes, scores, self.alpha, height, width)
         kept = suppress(boxes, scores, self.beta, self.count)

@@ -167,6 +167,10 @@ def test_no_two_boxes_overlap_more_than_beta(picture):
         assert both <= 0.5 * (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both) + 1e-3
 
 
+def test_there_are_as_many_boxes_as_asked_for_where_there_are_edges():
+    assert len(EdgeBoxes()(load("scenes:large", "test")[0]["image"])) == 1000
+
+
 @pytest.mark.parametrize("seed", [0, 50, 100])
 def test_scores_agree_with_opencvs(seed):
     ximgproc = pytest.importorskip("cv2.ximgproc")
