@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from cvlib.metrics.matching import (
+    check_kind,
     check_same_images,
     host_only,
     match_coco,
@@ -64,7 +65,8 @@ class MeanAveragePrecision:
       recalls (2007) or the area below its curve (2010). For the kit's inclusive integer pixels give
       the continuous box (xmin - 1, ymin - 1, xmax, ymax): its width is the kit's, with the + 1.
       An IoU equal to the threshold is a match in the kit's code, which is followed here; its
-      documentation and many reimplementations ask for more.
+      documentation and many reimplementations ask for more. A recall of 3 objects in 10 reaches
+      the point 0.3; in the kit's arithmetic that point, 3 times 0.1, is a little larger.
     - `"coco"`: a detection goes to the object of its class with the highest IoU that is still free,
       if that reaches 0.5, 0.55, ..., 0.95, over which AP, the mean of the precision at 101 recalls,
       is averaged. The first 100 detections of a class in an image count. A `crowd` excuses any
@@ -85,8 +87,7 @@ class MeanAveragePrecision:
     def __init__(self, num_classes, style="voc2007", iou="boxes", iou_threshold=0.5):
         if style not in RECALL_POINTS:
             raise ValueError(f"style must be one of {', '.join(RECALL_POINTS)}, not {style!r}.")
-        if iou not in ("boxes", "masks"):
-            raise ValueError(f"iou must be 'boxes' or 'masks', not {iou!r}.")
+        check_kind(iou)
         self.num_classes = num_classes
         self.style = style
         self.iou = iou

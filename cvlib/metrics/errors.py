@@ -8,6 +8,7 @@ import numpy as np
 
 from cvlib.metrics.average_precision import RECALL_POINTS, average_precision
 from cvlib.metrics.matching import (
+    check_kind,
     check_same_images,
     match_coco,
     overlapping,
@@ -30,7 +31,8 @@ def error_breakdown(
     """Counts what detections get right, and the ways in which they are wrong.
 
     Detections find objects by COCO's rule at one IoU threshold; those that a `crowd` or `difficult`
-    object excuses are left out. One that finds none is, whatever comes first (TIDE's order),
+    object excuses are left out (a `difficult` one excuses one of its class). Such objects define
+    none of the kinds below. One that finds none is, whatever comes first (TIDE's order),
 
     - `poor box`, if its best IoU with an object of its class is between the two thresholds;
     - `wrong class`, if its IoU with an object of another class reaches `iou_threshold`;
@@ -53,11 +55,13 @@ def error_breakdown(
         A dict with `counts`, by `"correct"` and the kinds in `ERRORS`; `mAP`, by COCO's 101 points
         at `iou_threshold`; and `gain`, by kind, by how much mAP rises when errors of this kind
         alone are mended: poor boxes and wrong classes become right, or vanish where another
-        detection has found the object; the others vanish; missed objects are not asked for.
+        detection has found the object; the others vanish; missed objects are not asked for (nan
+        where no other object is left).
 
     Raises:
         TypeError, ValueError: as from `MeanAveragePrecision.update_state`.
     """
+    check_kind(iou)
     objects, sizes = read_objects(y_true, num_classes, iou == "masks", user="error_breakdown")
     detections = read_detections(y_pred, num_classes, sizes, user="error_breakdown")
     check_same_images(y_true, y_pred)

@@ -148,6 +148,11 @@ def overlapping(detections, objects, same, lowest, crowd=None, of="boxes"):
     return tuple(np.concatenate(column) for column in zip(*pairs, strict=True))
 
 
+def check_kind(iou):
+    if iou not in ("boxes", "masks"):
+        raise ValueError(f"iou must be 'boxes' or 'masks', not {iou!r}.")
+
+
 def match_voc(d, o, iou, num_detections, ignored):
     """VOC's matching: each detection with its best object, of equals the first.
 
@@ -240,14 +245,19 @@ def _present(name, batch, keys, first, user):
     """The rows of a padded batch that are no padding; its images are numbered from `first`."""
     if missing := [k for k in keys if k not in batch and k not in _DEFAULTS]:
         raise ValueError(f"{name} has no {missing[0]!r}.")
-    labels = to_numpy(batch["labels"], user).astype(int)
+    labels = to_numpy(batch["labels"], user)
     if labels.ndim != 2:
         raise ValueError(f"{name}: labels of shape {labels.shape} are not (images, rows).")
+    if not np.array_equal(labels, np.round(labels)):
+        raise ValueError(f"{name}: labels are whole numbers, not as in {np.ravel(labels)[:3]}.")
+    labels = labels.astype(int)
     columns = {
         k: to_numpy(batch[k], user) if k in batch else np.full(labels.shape, _DEFAULTS[k])
         for k in keys
         if k not in ("labels", "masks")
     }
+    if not labels.size:  # An empty list knows nothing of the four numbers of a box.
+        columns["boxes"] = np.reshape(columns["boxes"], (*labels.shape, 4))
     for key, column in columns.items():
         if column.shape != labels.shape + (4,) * (key == "boxes"):
             raise ValueError(
@@ -256,6 +266,10 @@ def _present(name, batch, keys, first, user):
     present = labels != -1
     if "num_detections" in batch:
         number = np.reshape(to_numpy(batch["num_detections"], user), (-1, 1))
+        if len(number) != len(labels):
+            raise ValueError(
+                f"{name}: {len(number)} num_detections do not fit {len(labels)} images."
+            )
         if (number > labels.shape[1]).any():
             raise ValueError(
                 f"{name}: num_detections is {number.max()}, but there are {labels.shape[1]} rows."
@@ -267,6 +281,10 @@ def _present(name, batch, keys, first, user):
         stacks = (
             batch["masks"] if isinstance(batch["masks"], list) else to_numpy(batch["masks"], user)
         )
+        needed = [max((r + 1 for r in np.flatnonzero(p)), default=0) for p in present]
+        for i, (of_image, least) in enumerate(zip(stacks, needed, strict=True), first):
+            if not least <= len(of_image) <= labels.shape[1]:
+                raise ValueError(f"{name}: image {i} has {len(of_image)} masks for {least} boxes.")
         rows["masks"] = np.empty(len(image), object)
         for i, (of_image, at) in enumerate(zip(image, row, strict=True)):
             rows["masks"][i] = stacks[of_image][at]
@@ -294,6 +312,8 @@ def _measure(rows, sizes):
         if not isinstance(mask, dict):
             if image not in sizes:
                 raise ValueError(f"y_true has no 'size' of image {image}, to paste masks into.")
+            if not np.isfinite(mask).all():
+                raise ValueError(f"a mask of image {image} is not finite.")
             rows["masks"][i] = masks.paste(mask[None], box[None], *sizes[image])[0]
     # One by one: pycocotools 2.0.11 refuses more than 255 at once.
     return np.array([rle.area(mask) for mask in rows["masks"]], np.float64)

@@ -340,7 +340,7 @@ def test_nothing_to_find_and_nothing_found(style):
     metric = MeanAveragePrecision(2, style)
     assert np.isnan(metric.result()["mAP"])
     found = {"boxes": [[0, 0, 5, 5]], "labels": [1], "confidence": [0.5]}
-    empty = {"boxes": np.zeros((0, 4)), "labels": [], "confidence": []}
+    empty = {"boxes": [], "labels": [], "confidence": []}
     metric.update_state([empty], [found])
     assert np.isnan(metric.result()["mAP"])
     metric.update_state([{"boxes": [[0, 0, 5, 5]], "labels": [0]}], [empty])
@@ -355,7 +355,10 @@ def test_nothing_to_find_and_nothing_found(style):
         ({"confidence": [[0.5, np.nan, 0.5]]}, "detection in image 0 .* not finite"),
         ({"labels": [[0, 1, 2]]}, r"y_pred: image 0 has the label 2, outside 0\.\.1"),
         ({"labels": [[0, -2, 1]]}, "label -2"),
+        ({"labels": [[0, np.nan, 1]]}, "labels are whole numbers"),
+        ({"labels": [[0, 0.7, 1]]}, "labels are whole numbers"),
         ({"num_detections": [4]}, "num_detections is 4, but there are 3 rows"),
+        ({"num_detections": [1, 2]}, "2 num_detections do not fit 1 images"),
         ({"boxes": np.zeros((1, 2, 4))}, r"boxes of shape \(1, 2, 4\) do not fit"),
         ({"boxes": np.zeros((1, 3, 5))}, r"boxes of shape \(1, 3, 5\) do not fit"),
         ({"confidence": [[0.5]]}, "confidence of shape"),
@@ -387,6 +390,13 @@ def test_bad_arguments_and_objects():
     )
     with pytest.raises(ValueError, match="the masks of image 0 are not of its size"):
         evaluate([small], [{**large, "confidence": [1]}], 1, iou="masks")
+    mask = masks.encode(np.ones((4, 4)))
+    for wrong in ([], [mask, mask]):
+        with pytest.raises(ValueError, match=f"y_pred: image 0 has {len(wrong)} masks for 1 boxes"):
+            evaluate([small], [{**small, "masks": wrong, "confidence": [1]}], 1, iou="masks")
+    framed = np.full((1, 2, 2), np.nan)
+    with pytest.raises(ValueError, match="a mask of image 0 is not finite"):
+        evaluate([small], [{**small, "masks": framed, "confidence": [1]}], 1, iou="masks")
     with pytest.raises(ValueError, match="y_pred has no 'confidence'"):
         evaluate(
             {**objects, "labels": np.zeros((1, 2))}, {**objects, "labels": np.zeros((1, 2))}, 2

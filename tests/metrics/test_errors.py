@@ -133,6 +133,16 @@ def test_other_numbers_of_images():
         error_breakdown([], [image([A], [0], confidence=[0.9])], 3)
 
 
+def test_iou_is_of_boxes_or_masks():
+    with pytest.raises(ValueError, match="iou must be 'boxes' or 'masks', not 'segm'"):
+        breakdown([(A, 0)], [(A, 0)], iou="segm")
+
+
+def test_where_all_is_missed_nothing_is_left_to_ask_for():
+    assert np.isnan(breakdown([(A, 0)], [])["gain"]["missed"])
+    assert breakdown([(A, 0), (B, 0)], [(A, 0)])["gain"]["missed"] > 0
+
+
 def test_nothing_at_all():
     result = error_breakdown([], [], 2)
     assert not any(result["counts"].values())
