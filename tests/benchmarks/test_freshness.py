@@ -1,10 +1,11 @@
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from benchmarks.freshness import source_hash
+from benchmarks.freshness import ROOT, source_hash
 
 MODULES = {
     "cvlib/__init__.py": "",
@@ -84,6 +85,23 @@ def test_the_defaults_in_the_parameters_cell_count(tmp_path, notebook):
 def test_attributes_of_an_imported_package_are_followed(hashed):
     cells = ("import cvlib.boxes", "cvlib.boxes.area(1)")
     assert hashed({"cvlib/boxes.py": "area = 2"}, *cells) != hashed(None, *cells)
+
+
+@pytest.mark.parametrize(
+    "cell, module",
+    [
+        ("from cvlib.metrics import MeanAveragePrecision", "metrics/matching.py"),
+        ("from cvlib.proposals import EdgeBoxes", "proposals/edge_boxes.py"),
+        ("from cvlib.data import load", "data/voc.py"),
+    ],
+)
+def test_modules_that_the_library_imports_by_name_are_followed(tmp_path, notebook, cell, module):
+    shutil.copytree(ROOT / "cvlib", tmp_path / "cvlib")
+    path = notebook(cell)
+    before = source_hash(path, root=tmp_path)
+    with open(tmp_path / "cvlib" / module, "a") as file:
+        file.write("changed = True\n")
+    assert source_hash(path, root=tmp_path) != before
 
 
 def test_a_cell_that_does_not_parse_is_named(hashed):
