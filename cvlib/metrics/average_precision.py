@@ -66,7 +66,7 @@ class MeanAveragePrecision:
       the continuous box (xmin - 1, ymin - 1, xmax, ymax): its width is the kit's, with the + 1.
       An IoU equal to the threshold is a match in the kit's code, which is followed here; its
       documentation and many reimplementations ask for more. A recall of 3 objects in 10 reaches
-      the point 0.3; in the kit's arithmetic that point, 3 times 0.1, is a little larger.
+      the point 0.3; reimplementations that compute it as 3 times 0.1, a little more, miss it.
     - `"coco"`: a detection goes to the object of its class with the highest IoU that is still free,
       if that reaches 0.5, 0.55, ..., 0.95, over which AP, the mean of the precision at 101 recalls,
       is averaged. The first 100 detections of a class in an image count. A `crowd` excuses any
