@@ -62,11 +62,13 @@ class DenseToConv(layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         # One product of matrices, as in the Dense layer: on a CPU a convolution rearranges its
         # kernel at each call, which for one as large as a map takes longer than the rest.
-        (h, w), (height, width) = self.kernel_size, ops.shape(inputs)[1:3]
+        (h, w), (height, width, channels) = self.kernel_size, ops.shape(inputs)[1:]
         columns = ops.arange(width - w + 1)[:, None] + ops.arange(w)
         rows = ops.arange(height - h + 1)[:, None] + ops.arange(h)
-        windows = ops.take(ops.take(inputs, columns, axis=2), rows, axis=1)
-        return ops.einsum("bihjwc,hwcu->biju", windows, kernel)
+        cells = rows[:, None, :, None] * width + columns[:, None, :]
+        windows = ops.take(ops.reshape(inputs, (-1, height * width, channels)), cells, axis=1)
+        windows = ops.reshape(windows, (-1, height - h + 1, width - w + 1, h * w * channels))
+        return ops.einsum("bijk,ku->biju", windows, ops.reshape(kernel, (-1, self.filters)))
 
     def get_config(self):
         config = super().get_config()
