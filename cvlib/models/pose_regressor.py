@@ -29,8 +29,12 @@ class PoseRegressor(System):
         pose.fit(batches)
         pose.compile("adam", train="stage2")  # stage 1 is frozen
         pose.fit(batches)
+        pose.networks[2].set_weights(pose.networks[1].get_weights())
+        pose.compile("adam", train="stage3")
+        pose.fit(batches)
 
-    The joints of a stage share one network and have an output each.
+    A third stage has the task of the second on smaller mistakes, and learns it sooner from the
+    weights of the second. The joints of a stage share one network and have an output each.
 
     Args:
         backbone: a model from `cvlib.models.backbone`; stage 1 uses, and trains, it in place, the
