@@ -107,8 +107,20 @@ CLAIMS = [
         for sentence, stages, right in (
             ("Regression of joints beats the mean pose.", 1, {"system": "mean pose"}),
             ("A second look makes the pose better.", 2, {"system": "PoseRegressor", "stages": 1}),
+            ("A third look makes it better still.", 3, {"system": "PoseRegressor", "stages": 2}),
             ("Three stages are better than one.", 3, {"system": "PoseRegressor", "stages": 1}),
         )
+    ),
+    *(
+        Claim(
+            f"Look {stages} mends other pictures' mistakes better than a picture's own.",
+            chapter="03",
+            metric="distance after",
+            left={"system": "one look", "stages": stages, "mistakes": "exchanged"},
+            right={"system": "one look", "stages": stages, "mistakes": "own"},
+            relation="less",
+        )
+        for stages in (2, 3)
     ),
     *(
         Claim(

@@ -23,9 +23,9 @@ from cvlib.records import load_records, write_atomically
 PAPERS = ROOT / "benchmarks" / "papers.csv"
 DATASETS = ROOT / "benchmarks" / "datasets.csv"
 
-# chapter, or the system of a benchmark: whose records the table shows; settings: which of them set
-# a row apart, in this order; metrics: the columns; papers: what papers report on them, as rows of
-# papers.csv that agree.
+# chapter, or the system that has a table of its own: whose records the table shows; settings: which
+# of them set a row apart, in this order; metrics: the columns; papers: what papers report on them,
+# as rows of papers.csv that agree.
 TABLES = {
     "localization": {
         "title": "Classification and localization",
@@ -45,6 +45,13 @@ TABLES = {
             *(f"pcp/{side} {limb}" for limb in ("arm", "leg") for side in ("upper", "lower")),
         ),
         "papers": [{"system": "DeepPose", "metric": "PCP average"}],
+    },
+    "looks": {
+        "title": "Which mistakes a look mends: its pictures' own, or those of other pictures",
+        "system": "one look",
+        "settings": ("stages", "mistakes"),
+        "metrics": ("distance before", "distance after"),
+        "papers": [],
     },
     "sliding_window": {
         "title": "The sliding window as a convolution",
@@ -147,10 +154,11 @@ def _numbers_by_value(key):
 
 
 def _belongs(record, table):
-    """A benchmark has its table by the name of its system; a chapter's runs have a preset."""
+    """Some systems have a table of their own; a chapter's table has the others."""
     if "system" in table:
         return record["system"] == table["system"]
-    return record["chapter"] == table["chapter"] and record["preset"] is not None
+    apart = {other.get("system") for other in TABLES.values()}
+    return record["chapter"] == table["chapter"] and record["system"] not in apart
 
 
 def summary(table, group):
