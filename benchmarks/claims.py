@@ -103,7 +103,7 @@ CLAIMS = [
             right=right,
             relation=relation,
         )
-        for metric, relation in (("pcp", "greater"), ("nme", "less"))
+        for metric, relation in (("pcp", "greater"), ("pck@0.2", "greater"), ("nme", "less"))
         for sentence, stages, right in (
             ("Regression of joints beats the mean pose.", 1, {"system": "mean pose"}),
             ("A second look makes the pose better.", 2, {"system": "PoseRegressor", "stages": 1}),
