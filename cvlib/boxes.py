@@ -1,11 +1,19 @@
-"""Box arithmetic on tensors: any leading shape, any backend, under jit.
+"""Box arithmetic on tensors: any leading shape, any backend, under jit, on symbolic tensors too.
 
 A box is `xyxy` in continuous pixels: pixel (row, column) covers [column, column + 1) x
-[row, row + 1), so a box is x2 - x1 wide, without the + 1 of integer pixel boxes.
+[row, row + 1), so a box is x2 - x1 wide, without the + 1 of integer pixel boxes. What comes out is
+float32.
 """
 
+import math
+
 import keras
+import numpy as np
 from keras import ops
+
+CENTRAL_HALF = (0.25, 0.25, 0.75, 0.75)  # of a frame, where a regressed box may start
+
+_LARGEST_LOG = math.log(1000 / 16)  # of a size over its anchor's, so that exp stays finite
 
 
 def convert(boxes, source, target, height=None, width=None):
@@ -22,9 +30,19 @@ def convert(boxes, source, target, height=None, width=None):
     Raises:
         ValueError: a format is unknown, or a relative one comes without the image's size.
     """
-    return keras.utils.bounding_boxes.convert_format(
-        boxes, source=source, target=target, height=height, width=width
-    )
+    return _Convert(source, target, height, width)(boxes)
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class _Convert(keras.Operation):
+    """Keras's conversion, which by itself takes no symbolic tensors."""
+
+    def __init__(self, source, target, height, width, name=None):
+        super().__init__(name=name)
+        self.arguments = {"source": source, "target": target, "height": height, "width": width}
+
+    def call(self, boxes):
+        return keras.utils.bounding_boxes.convert_format(boxes, **self.arguments)
 
 
 def area(boxes):
@@ -35,7 +53,7 @@ def area(boxes):
 
 def paired_iou(a, b):
     """IoU (...) of `xyxy` boxes, each in a (..., 4) with its partner in b (..., 4); 0 if empty."""
-    a, b = ops.convert_to_tensor(a, "float32"), ops.convert_to_tensor(b, "float32")
+    a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
     corners = (ops.maximum(a[..., :2], b[..., :2]), ops.minimum(a[..., 2:], b[..., 2:]))
     intersection = area(ops.concatenate(corners, axis=-1))
     union = area(a) + area(b) - intersection
@@ -44,5 +62,70 @@ def paired_iou(a, b):
 
 def iou(a, b):
     """IoU (..., N, M) of `xyxy` boxes, each in a (..., N, 4) with each in b (..., M, 4)."""
-    a, b = ops.convert_to_tensor(a, "float32"), ops.convert_to_tensor(b, "float32")
+    a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
     return paired_iou(a[..., :, None, :], b[..., None, :, :])
+
+
+def clip(boxes, height, width):
+    """The parts of `xyxy` boxes (..., 4) inside an image: empty boxes where they are outside."""
+    limits = np.float32([width, height, width, height])
+    return ops.minimum(ops.maximum(ops.cast(boxes, "float32"), 0), limits)
+
+
+def encode(boxes, anchors, scale=(0.1, 0.1, 0.2, 0.2)):
+    """What a head must say at anchors so that `decode` gives these boxes.
+
+    The shift of the centre in units of the anchor's sides, and the logarithms of the ratios of
+    sides, each divided by its `scale`, which brings them near to unit variance. Where the box or
+    the anchor is empty, padded or NaN, all are 0: a masked loss still multiplies what it masks, in
+    its gradient too, and 0 times infinity is NaN.
+
+    Args:
+        boxes, anchors: (..., 4) xyxy; either may be broadcast.
+        scale: what the four are divided by; all 1 as in the papers' equations.
+
+    Returns:
+        (..., 4).
+
+    Source: R-CNN (Girshick et al. 2014), appendix C; the scale is of Fast R-CNN's code.
+    """
+    boxes, anchors = ops.cast(boxes, "float32"), ops.cast(anchors, "float32")
+    real = _has_area(boxes) & _has_area(anchors)
+    unit = np.float32([0, 0, 1, 1])
+    boxes, anchors = ops.where(real, boxes, unit), ops.where(real, anchors, unit)
+    centre, size = _centre_and_size(boxes)
+    anchor_centre, anchor_size = _centre_and_size(anchors)
+    deltas = [(centre - anchor_centre) / anchor_size, ops.log(size / anchor_size)]
+    return ops.divide(ops.concatenate(deltas, axis=-1), np.float32(scale))
+
+
+def decode(deltas, anchors, scale=(0.1, 0.1, 0.2, 0.2)):
+    """The boxes that a head means by what it says at anchors; undoes `encode`.
+
+    A side grows to 1000 / 16 of its anchor's at most, so that nothing overflows. An anchor without
+    area stays without.
+
+    Args:
+        deltas: (..., 4).
+        anchors: (..., 4) xyxy; either may be broadcast.
+        scale: as in `encode`.
+
+    Returns:
+        (..., 4) xyxy.
+    """
+    deltas = ops.multiply(ops.cast(deltas, "float32"), np.float32(scale))
+    anchor_centre, anchor_size = _centre_and_size(ops.cast(anchors, "float32"))
+    anchor_size = ops.maximum(anchor_size, 0)
+    centre = anchor_centre + deltas[..., :2] * anchor_size
+    size = anchor_size * ops.exp(ops.minimum(deltas[..., 2:], _LARGEST_LOG))
+    return ops.concatenate([centre - size / 2, centre + size / 2], axis=-1)
+
+
+def _centre_and_size(boxes):
+    return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+
+
+def _has_area(boxes):
+    """(..., 1): whether both sides are positive and finite, not so short that a ratio overflows."""
+    size = boxes[..., 2:] - boxes[..., :2]
+    return ops.all((size > keras.config.epsilon()) & ops.isfinite(size), axis=-1, keepdims=True)

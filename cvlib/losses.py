@@ -5,6 +5,15 @@ from keras import ops
 from cvlib import boxes
 
 
+def mean_where(counted, values):
+    """The mean of those values that count, 0 where none does; both are of one shape.
+
+    What does not count must be finite all the same, for its gradient is 0 times what it would be.
+    """
+    counted = ops.cast(counted, "float32")
+    return ops.sum(ops.multiply(counted, values)) / ops.maximum(ops.sum(counted), 1)
+
+
 def l2(y_true, y_pred):
     """Squared error of each box: (..., 4) and (..., 4) to (...), the mean over coordinates.
 
@@ -20,7 +29,8 @@ def smooth_l1(y_true, y_pred, beta=1.0):
     Quadratic below `beta` and linear above, in the units of the coordinates: with coordinates
     relative to the image, `beta=1` would hardly ever leave the quadratic part.
 
-    Source: Fast R-CNN (Girshick 2015), eq. 3; `beta` is 1 / sigma^2 of Faster R-CNN's code.
+    Source: Fast R-CNN (Girshick 2015), eq. 3, which sums over the coordinates: four times this.
+    `beta` is 1 / sigma^2 of Faster R-CNN's code.
     """
     error = ops.abs(y_true - y_pred)
     return ops.mean(

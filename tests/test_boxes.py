@@ -1,6 +1,8 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
+from layers.harness import _gradients, run_layer_test
 from pycocotools import mask as coco
 
 from cvlib import boxes
@@ -63,3 +65,117 @@ def test_convert_by_hand_and_back():
 def test_unknown_format():
     with pytest.raises(ValueError, match="Invalid source or target format"):
         boxes.convert(np.zeros((1, 4), "float32"), "xyxy", "corners")
+
+
+def test_clip():
+    given = [[-5, -5, 3, 4], [2, 3, 90, 80], [20, 20, 30, 30], [1, 2, 3, 4]]
+    found = boxes.clip(np.float32(given), height=8, width=10)
+    expected = [[0, 0, 3, 4], [2, 3, 10, 8], [10, 8, 10, 8], [1, 2, 3, 4]]
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
+
+
+def test_encode_by_hand():
+    # The centre moves by a quarter of the width; twice as wide, half as high.
+    found = boxes.encode(np.float32([5, 5, 25, 10]), np.float32([10, 0, 20, 10]), scale=(1,) * 4)
+    expected = [0, 0.25, np.log(2), -np.log(2)]
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-6)
+
+
+def test_targets_are_divided_by_the_scale():
+    box, anchor = np.float32([5, 5, 25, 10]), np.float32([10, 0, 20, 10])
+    plain, scaled = boxes.encode(box, anchor, scale=(1,) * 4), boxes.encode(box, anchor)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(scaled), ops.convert_to_numpy(plain) / [0.1, 0.1, 0.2, 0.2], rtol=1e-6
+    )
+
+
+def test_decode_undoes_encode():
+    rng = np.random.default_rng(2)
+    a, anchors = (random_boxes(rng, 3, 50) + [-9, -9, 1, 1] for _ in range(2))
+    found = boxes.decode(boxes.encode(a, anchors[0]), anchors[0])
+    np.testing.assert_allclose(ops.convert_to_numpy(found), a, atol=1e-4)
+
+
+def test_decoded_sides_are_bounded():
+    found = boxes.decode(np.float32([0, 0, 1e9, -1e9]), np.float32([0, 0, 16, 16]))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), [-492, 8, 508, 8], rtol=1e-5)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Coding(keras.layers.Layer):
+    """`encode` or `decode` as a layer, for the harness."""
+
+    def __init__(self, function="decode", **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.function = function
+
+    def call(self, x, anchors):
+        return getattr(boxes, self.function)(x, anchors)
+
+    def compute_output_shape(self, x_shape, anchors_shape):
+        return x_shape
+
+    def compute_output_spec(self, x, anchors):
+        return keras.KerasTensor(x.shape, "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "function": self.function}
+
+
+def encoded_naively(x, anchors):
+    result = np.zeros(x.shape)
+    for i in np.ndindex(x.shape[:-1]):
+        x1, y1, x2, y2 = x[i].astype("float64")
+        a1, b1, a2, b2 = anchors[i].astype("float64")
+        width, height = a2 - a1, b2 - b1
+        result[i] = [
+            ((x1 + x2) / 2 - (a1 + a2) / 2) / width / 0.1,
+            ((y1 + y2) / 2 - (b1 + b2) / 2) / height / 0.1,
+            np.log((x2 - x1) / width) / 0.2,
+            np.log((y2 - y1) / height) / 0.2,
+        ]
+    return result
+
+
+@pytest.mark.parametrize("function, reference", [("encode", encoded_naively), ("decode", None)])
+def test_coding_in_a_functional_model(function, reference):
+    rng = np.random.default_rng(3)
+    x, anchors = (random_boxes(rng, 2, 4) + np.float32([-9, -9, 1, 1]) for _ in range(2))
+    x = x if function == "encode" else rng.normal(0, 3, (2, 4, 4)).astype("float32")
+    inputs = {"x": x, "anchors": anchors}
+    kept = ("x", "anchors", "output")
+    run_layer_test(Coding, {"function": function}, inputs, reference, float32=kept, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("function", ["encode", "decode"])
+def test_degenerate_boxes_give_no_nan(function):
+    # Trap 7: a padded box, an empty one, an inverted one, a sliver; encode is safe from NaN too.
+    bad = np.float32([[-1, -1, -1, -1], [3, 3, 3, 9], [9, 9, 3, 3], [0, 0, 1e-30, 1e-30]])
+    good = np.float32([[0, 0, 10, 10]] * 4)
+    if function == "encode":
+        bad = np.concatenate([bad, np.float32([[np.nan, 0, 1, 1], [0, 0, np.inf, 1]])])
+        good = np.float32([[0, 0, 10, 10]] * 6)
+    pairs = [(bad, good), (good, bad), (bad, bad)][function == "decode" :]
+    for x, anchors in pairs:
+        layer = Coding(function)
+        values = ops.convert_to_numpy(layer(x, anchors))
+        assert np.isfinite(values).all()
+        if function == "encode":
+            np.testing.assert_array_equal(values, 0)
+        inputs = {"x": x, "anchors": anchors}
+        for gradient in _gradients(layer, inputs, [0, 1], [np.ones_like(x)]):
+            assert np.isfinite(gradient).all()
+
+
+def test_symbolic_boxes():
+    x = keras.Input((5, 4))
+    relative = boxes.convert(boxes.clip(x, 50, 100), "xyxy", "rel_xywh", height=50, width=100)
+    model = keras.Model(x, {"relative": relative, "iou": boxes.iou(x, x)})
+    model = keras.Model.from_config(model.get_config())
+    given = random_boxes(np.random.default_rng(4), 2, 5) + 20
+    found = model.predict(given, verbose=0)
+    clipped = np.minimum(given, [100, 50, 100, 50])
+    size = clipped[..., 2:] - clipped[..., :2]
+    expected = np.concatenate([clipped[..., :2], size], -1) / [100, 50, 100, 50]
+    np.testing.assert_allclose(found["relative"], expected, atol=1e-6)
+    assert found["iou"].shape == (2, 5, 5)

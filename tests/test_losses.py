@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from keras import ops
 
 from cvlib import losses
@@ -22,3 +23,9 @@ def test_smooth_l1_on_both_sides_of_beta():
 def test_iou_loss():
     half = np.float32([[0, 0, 4, 2], [10, 10, 12, 12]])
     np.testing.assert_allclose(ops.convert_to_numpy(losses.iou_loss(TRUE, half)), [0.5, 1])
+
+
+def test_mean_where():
+    values = np.float32([[1, 2], [4, 100]])
+    assert float(losses.mean_where(values < 50, values)) == pytest.approx(7 / 3)
+    assert float(losses.mean_where(values > 100, values)) == 0
