@@ -1,4 +1,5 @@
-"""Data: `load` names and reads it, `batches` feeds it to training, `to_keras` to Keras's layers."""
+"""Data: `load` names and reads it, `batches` feeds it to training, `arrays` makes it two arrays,
+`to_keras` feeds it to Keras's layers."""
 
 import importlib
 import warnings
@@ -9,7 +10,7 @@ import numpy as np
 from cvlib.data.reading import Faults
 from cvlib.data.sample import DataError, Dataset
 
-__all__ = ["DataError", "Dataset", "batches", "load", "to_keras"]
+__all__ = ["DataError", "Dataset", "arrays", "batches", "load", "to_keras"]
 
 
 def load(data, split, on_error="raise"):
@@ -95,10 +96,8 @@ def to_keras(sample):
 
 def __getattr__(name):
     # grain takes a second to import, which only training needs.
-    if name == "batches":
-        from cvlib.data.pipeline import batches
-
-        return batches
+    if name in ("arrays", "batches"):
+        return getattr(importlib.import_module("cvlib.data.pipeline"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

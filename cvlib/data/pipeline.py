@@ -3,6 +3,7 @@
 import functools
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
@@ -20,6 +21,7 @@ from cvlib.data.augment import (
 from cvlib.data.sample import DataError
 
 VOID = 255
+SLIVER = 0.05  # proposals of which a smaller fraction is left in the view are dropped
 MEAN_COLOR = (124, 116, 104)  # of ImageNet's photographs: what is outside an image
 
 # The annotation that each kind of targets cannot do without.
@@ -57,11 +59,14 @@ def batches(
     mask_size=28,
     cache=False,
     num_threads=2,
+    proposals=None,
+    max_proposals=1000,
 ):
     """Batches `(x, y)` for a loop, or for `fit`, with `steps_per_epoch=data.steps_per_epoch`.
 
     They are the same on every backend and in every run with the same arguments. `x` is the images,
-    (B, H, W, 3) uint8. `y` is a flat dict:
+    (B, H, W, 3) uint8; with `proposals` it is `{"images": (B, H, W, 3), "proposals": (B, R, 4)}`,
+    float32 in pixels of the resized image, padded with -1. `y` is a flat dict:
 
     | key | shape | with targets | |
     |---|---|---|---|
@@ -96,6 +101,12 @@ def batches(
         cache: keep the samples in memory once they are read.
         num_threads: how many batches are made at a time. Decoding large photographs gains from
             more; with small pictures Python's lock makes more than two slower.
+        proposals: (N, 4) boxes of each image in its original pixels, the best first: what
+            `cvlib.proposals.propose` gives for the dataset, any other sequence of boxes or of
+            `Proposals` in the dataset's order, a mapping from `image_id` to them, or a method of
+            `cvlib.proposals`, which is called with each image that is read. They are cropped,
+            flipped and resized with the image; those of which under 5 % are left are dropped.
+        max_proposals: R. Of more proposals the first stay.
 
     Returns:
         A `grain.IterDataset` with `num_samples`, `steps_per_epoch` (an epoch ends with the batch
@@ -103,9 +114,11 @@ def batches(
         `max_objects` when it was last read).
 
     Raises:
-        ValueError: an argument has no such value, the dataset is empty, or a flip would exchange
-            keypoints of which the dataset does not say which are left and right.
-        DataError: from the iteration; a sample cannot be read or lacks what `targets` needs.
+        ValueError: an argument has no such value, the dataset is empty, there are not as many
+            proposals as images, or a flip would exchange keypoints of which the dataset does not
+            say which are left and right.
+        DataError: from the iteration; a sample cannot be read, lacks what `targets` needs, or has
+            no proposals or other proposals than boxes.
     """
     if targets not in _NEEDS:
         raise ValueError(f"targets must be one of {', '.join(_NEEDS)}, not {targets!r}.")
@@ -116,7 +129,14 @@ def batches(
     if targets == "keypoints" and augment and augment.flip and not dataset.flip_keypoints:
         raise ValueError(f"{dataset.name} does not say which keypoints a flip exchanges.")
 
-    read = functools.cache(dataset.__getitem__) if cache else dataset.__getitem__
+    if isinstance(proposals, Sequence | np.ndarray) and len(proposals) != len(dataset):
+        raise ValueError(f"there are {len(proposals)} proposals for {len(dataset)} images.")
+
+    def read(i):
+        sample = dataset[i]
+        return sample if proposals is None else sample | {"proposals": _find(proposals, sample, i)}
+
+    read = functools.cache(read) if cache else read
     left_out = {}
 
     def example(index, rng):
@@ -151,7 +171,11 @@ def batches(
                 flip = dataset.flip_keypoints
                 objects["keypoints"] = _keypoints(sample, objects, view, size, flip)
             y |= {k: _pad(objects[k], max_objects, v) for k, v in _EMPTY.items() if k in objects}
-        return np.asarray(image), y
+        x = np.asarray(image)
+        if proposals is not None:
+            shown = _shown(sample["proposals"], view, size)[:max_proposals]
+            x = {"images": x, "proposals": _pad(shown, max_proposals, np.float32(-1))}
+        return x, y
 
     def keep_largest(image_id, objects):
         excess = len(objects["boxes"]) - max_objects
@@ -179,6 +203,19 @@ def batches(
     return data
 
 
+def arrays(dataset, size, targets="boxes", **options):
+    """A whole data set as two arrays `(x, y)`, in its order: one pass of `batches` in one piece.
+
+    Args:
+        dataset: `cvlib.data.Dataset`.
+        size: `(H, W)` of the images.
+        targets: as in `batches`.
+        **options: the others of `batches`, such as `max_objects`.
+    """
+    parts = list(batches(dataset, 100, size, targets, shuffle=False, repeat=False, **options))
+    return tuple(_joined(part) for part in zip(*parts, strict=True))
+
+
 def to_original(boxes, geometry):
     """Boxes from the pixels of a batch's images to those of the original ones.
 
@@ -191,6 +228,42 @@ def to_original(boxes, geometry):
     """
     scale, offset = np.split(np.asarray(geometry)[..., None, :], 2, axis=-1)
     return _move(np.asarray(boxes), 1 / scale, -offset / scale)
+
+
+def _joined(parts):
+    if isinstance(parts[0], dict):
+        return {key: _joined([part[key] for part in parts]) for key in parts[0]}
+    return np.concatenate(parts)
+
+
+def _find(proposals, sample, i):
+    """The proposals of sample `i`, (N, 4) float32."""
+    image_id = sample["image_id"]
+    if callable(proposals):
+        found = proposals(sample["image"])
+    elif isinstance(proposals, Mapping):
+        if image_id not in proposals:
+            raise DataError(f"{image_id}: there are no proposals for the image.")
+        found = proposals[image_id]
+    else:
+        found = proposals[i]
+    try:
+        boxes = np.array(getattr(found, "boxes", found), np.float32)
+    except (TypeError, ValueError):
+        boxes = np.zeros(1)
+    if not boxes.size:
+        return np.zeros((0, 4), np.float32)
+    if boxes.shape[1:] != (4,) or not np.isfinite(boxes).all():
+        raise DataError(f"{image_id}: the proposals are not (N, 4) finite numbers.")
+    if not (boxes[:, 2:] > boxes[:, :2]).all():
+        raise DataError(f"{image_id}: a proposal has no area.")
+    return boxes
+
+
+def _shown(boxes, view, size):
+    """What `view` shows of `boxes` (N, 4), in the pixels of an image of `size`."""
+    boxes = boxes[visible_fraction(boxes, view) >= SLIVER]
+    return _move(clip_to_view(boxes, view), *np.split(view_geometry(view, size), 2))
 
 
 def _move(boxes, scale, offset):

@@ -74,6 +74,15 @@ class Dataset:
         view._indices = np.asarray(indices, int)
         return view
 
+    def some(self, count):
+        """A view of `count` samples, evenly spaced, because files are often sorted by class.
+
+        It is of all samples where there are no more, or where `count` is `None`.
+        """
+        length = len(self)
+        count = length if count is None else min(count, length)
+        return self.take(self._indices[np.arange(count) * length // max(count, 1)])
+
     def hold_out(self, fraction):
         """Two disjoint views, `(kept, held_out)`, for tuning without touching the test split.
 

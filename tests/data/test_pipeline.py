@@ -10,8 +10,9 @@ from PIL import Image
 
 from cvlib import masks as rle
 from cvlib.data.augment import Augment
-from cvlib.data.pipeline import batches, to_original
+from cvlib.data.pipeline import arrays, batches, to_original
 from cvlib.data.sample import DataError, Dataset, read_image
+from cvlib.proposals import Proposals, SlidingWindows, propose
 
 ALL = Augment(flip=0.5, scale=(0.5, 1.4), aspect=(0.7, 1.4))
 JOINTS = 4  # left, right, left, right: the flip exchanges neighbours
@@ -349,6 +350,99 @@ def test_a_cache_reads_every_sample_once():
     assert sorted(reads) == [0, 1, 2, 3]
 
 
+def test_a_whole_set_is_two_arrays():
+    x, y = arrays(dataset(250, numbered), (2, 2), "labels")
+    np.testing.assert_array_equal(x[:, 0, 0, 0], np.arange(250))
+    np.testing.assert_array_equal(y["label"], np.arange(250))
+    x, y = arrays(dataset(), (20, 30), max_objects=3, proposals=[[[1, 2, 3, 4]]] * 7)
+    assert x["images"].shape == (7, 20, 30, 3) and x["proposals"].shape == (7, 1000, 4)
+    assert y["boxes"].shape == (7, 3, 4)
+
+
+def as_proposals(i):
+    """The picture's boxes, then one that is out of most views."""
+    boxes = np.concatenate([painted(i)["boxes"], [[85, 55, 90, 60]]]).astype(np.float32)
+    return Proposals(boxes, np.arange(len(boxes))[::-1].astype(np.float32))
+
+
+@pytest.mark.parametrize("resize", ["stretch", "pad"])
+def test_proposals_follow_the_image_as_boxes_do(resize):
+    found = [as_proposals(i) for i in range(7)]
+    data = batches(
+        dataset(),
+        7,
+        (120, 100),
+        augment=Augment(flip=0.5, scale=(0.4, 1.4), min_visible=0.05),
+        resize=resize,
+        proposals=found,
+        max_proposals=5,
+    )
+    corners = []
+    for x, y in itertools.islice(data, 8):
+        assert x["images"].shape == (7, 120, 100, 3) and x["images"].dtype == np.uint8
+        assert x["proposals"].shape == (7, 5, 4) and x["proposals"].dtype == np.float32
+        for proposals, boxes in zip(x["proposals"], y["boxes"], strict=True):
+            objects, kept = (rows[rows[:, 0] >= 0] for rows in (boxes, proposals))
+            np.testing.assert_array_equal(kept[: len(objects)], objects)
+            np.testing.assert_array_equal(proposals[len(kept) :], -1)
+            corners.append(len(kept) - len(objects))
+    assert set(corners) == {0, 1}
+
+
+def test_the_first_proposals_stay():
+    boxes = np.array([[0, 0, 90, 60], [3, 4, 5, 6], [-10, -10, 10, 10], [1, 1, 2, 2]])
+    data = batches(dataset(1), 1, (60, 90), proposals=[boxes], max_proposals=3, shuffle=False)
+    x, _ = next(iter(data))
+    np.testing.assert_array_equal(x["proposals"], [[*boxes[:2], [0, 0, 10, 10]]])
+
+
+def test_proposals_in_every_form_are_the_same():
+    pictures, method = dataset().some(5), SlidingWindows(overlaps=(0.2,))
+    found = propose(pictures, method, workers=1)
+    options = dict(batch_size=5, size=(30, 45), cache=True, max_proposals=30)
+    forms = [
+        found,
+        [proposals.boxes for proposals in found],
+        dict(zip(pictures.image_ids, found, strict=True)),
+        method,
+    ]
+    first, *others = (next(iter(batches(pictures, **options, proposals=form))) for form in forms)
+    assert (first[0]["proposals"][..., 2] > 0).sum() > 50
+    for x, _ in others:
+        np.testing.assert_array_equal(x["proposals"], first[0]["proposals"])
+
+
+@pytest.mark.parametrize(
+    ("proposals", "fault"),
+    [
+        ({"picture 1": []}, "there are no proposals for the image"),
+        ([[[1, 2, 1, 4]]], "a proposal has no area"),
+        ([[[1, 2, np.nan, 4]]], r"the proposals are not \(N, 4\) finite numbers"),
+        ([[1, 2, 3, 4]], r"the proposals are not \(N, 4\) finite numbers"),
+        ([np.ones((4, 5))], r"the proposals are not \(N, 4\) finite numbers"),
+        (["wheel"], r"the proposals are not \(N, 4\) finite numbers"),
+    ],
+)
+def test_faulty_proposals(proposals, fault):
+    data = batches(dataset(1), 1, (8, 8), proposals=proposals, num_threads=0)
+    with pytest.raises(DataError, match=rf"^picture 0: {fault}\.(?=\n|$)"):
+        next(iter(data))
+
+
+def test_an_image_without_proposals_is_all_padding():
+    x, _ = next(iter(batches(dataset(1), 1, (8, 8), proposals=[[]], max_proposals=2)))
+    np.testing.assert_array_equal(x["proposals"], np.full((1, 2, 4), -1))
+
+
+def test_some_samples_are_evenly_spaced():
+    whole = dataset(10, numbered)
+    assert [sample["label"] for sample in whole.some(4)] == [0, 2, 5, 7]
+    assert [sample["label"] for sample in whole[2:8].some(2)] == [2, 5]
+    assert len(whole.some(None)) == len(whole.some(11)) == 10
+    assert whole.some(10).digest == whole.digest
+    assert len(whole.some(0)) == len(whole[:0].some(3)) == 0
+
+
 def test_grey_files_become_three_channels(tmp_path):
     grey = np.arange(48, dtype=np.uint8).reshape(6, 8)
     Image.fromarray(grey).save(tmp_path / "grey.png")
@@ -362,6 +456,7 @@ def test_grey_files_become_three_channels(tmp_path):
     [
         (dict(targets="polygons"), "targets must be one of .*, not 'polygons'."),
         (dict(resize="crop"), "resize must be 'stretch' or 'pad', not 'crop'."),
+        (dict(proposals=[np.zeros((0, 4))] * 6), "there are 6 proposals for 7 images."),
         (dict(dataset=dataset(0)), "painted has no samples in its split 'train'."),
         (
             dict(dataset=dataset(flip_keypoints=()), targets="keypoints", augment=Augment()),
