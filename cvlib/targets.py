@@ -1,6 +1,11 @@
-"""Who is responsible for which object: the matching rules of the papers."""
+"""Who is responsible for which object: the matching and sampling rules of the papers."""
 
+import keras
 from keras import ops
+
+from cvlib.boxes import area, iou
+
+TIE = 1e-4  # IoUs that differ by less are equal: the same boxes elsewhere differ by rounding
 
 
 def left_to_right(boxes, labels, count):
@@ -27,3 +32,94 @@ def left_to_right(boxes, labels, count):
         "boxes": ops.take_along_axis(boxes, order[..., None], axis=1),
         "labels": ops.take_along_axis(labels, order, axis=1),
     }
+
+
+def match(anchors, boxes, present, positive=0.7, negative=0.3, best=True, valid=None, ignored=None):
+    """Which object each anchor, or proposal, answers for, if any.
+
+    An anchor is positive if its IoU with an object is at least `positive`, or, with `best`, if no
+    anchor has a higher IoU with some object (all of them where several tie); it answers for the
+    object with which its own IoU is highest. It is negative if it overlaps no object by `negative`,
+    and ignored in between. Objects without area, of NaN or infinite, are no objects; such anchors
+    are ignored. No gradient passes.
+
+    Args:
+        anchors: (N, 4) or (B, N, 4) xyxy.
+        boxes: (B, M, 4) xyxy.
+        present: (B, M) booleans, False where padded.
+        positive: least IoU of a positive.
+        negative: IoU under which an anchor is negative; a pair (low, high) makes negatives of
+            low <= IoU < high only.
+        best: whether each object that any valid anchor overlaps has a positive.
+        valid: (N,) or (B, N) booleans; other anchors are ignored, as those across the border are.
+        ignored: (B, M) booleans of objects that are neither right nor wrong (difficult, crowd):
+            they have no positives, and anchors that overlap them by `negative` are no negatives.
+
+    Returns:
+        A dict of (B, N): `index` int32, the object with the highest IoU; `iou` float32, which that
+        is; `state` int32, 1 for positives, 0 for negatives, -1 for ignored anchors.
+
+    Source: Faster R-CNN (Ren et al. 2015), section 3.1.2, with at least 0.7 as in its code; for
+    proposals, Fast R-CNN (Girshick 2015), section 2.3: 0.5, (0.1, 0.5), and no `best`.
+    """
+    anchors = ops.stop_gradient(ops.cast(anchors, "float32"))
+    boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
+    low, high = negative if isinstance(negative, tuple | list) else (0, negative)
+    valid = ops.logical_and(_has_area(anchors), True if valid is None else valid)
+    real = ops.logical_and(_has_area(boxes), present)
+    ignored = ops.logical_and(real, False if ignored is None else ignored)
+    objects = real & ~ignored
+    overlap = iou(anchors, boxes)
+    of_objects = ops.where(objects[:, None] & valid[..., None], overlap, 0.0)
+    highest = ops.max(of_objects, axis=-1)
+    positives = highest >= positive
+    if best:
+        ties = of_objects > ops.max(of_objects, axis=1, keepdims=True) - TIE
+        positives = positives | ops.any(ties & (of_objects > 0), axis=-1)
+    negatives = (low <= highest) & (highest < high)
+    negatives = negatives & ~ops.any(ignored[:, None] & (overlap >= high), axis=-1)
+    state = ops.where(positives, 1, ops.where(negatives, 0, -1))
+    return {
+        "index": ops.cast(ops.argmax(of_objects, axis=-1), "int32"),
+        "iou": highest,
+        "state": ops.cast(ops.where(valid, state, -1), "int32"),
+    }
+
+
+def sample(state, count, positive_fraction, seed):
+    """Anchors to learn from, drawn at random: positives up to a share, the rest negatives.
+
+    Negatives stand in for missing positives, but not the other way round: where both are short,
+    some of the `count` places are empty. No gradient passes.
+
+    Args:
+        state: (B, N) integers as of `match`: 1 positive, 0 negative, others are never drawn.
+        count: K, the number of places of each image.
+        positive_fraction: share of K that positives fill at most.
+        seed: `keras.random.SeedGenerator`.
+
+    Returns:
+        `{"indices": (B, K) int32, "valid": (B, K) booleans, False in empty places}`; positives
+        come first, empty places last.
+
+    Source: Faster R-CNN (Ren et al. 2015), section 3.1.3: 256, 0.5; Fast R-CNN (Girshick 2015),
+    section 2.3: 64, 0.25.
+    """
+    state = ops.convert_to_tensor(state)
+    keys = keras.random.uniform(ops.shape(state), seed=seed)
+    places = min(count, state.shape[1])
+    most = min(max(int(count * positive_fraction), 1), places)
+    # The last positive that has a place, or -1 if there is room for all.
+    last = ops.top_k(ops.where(state == 1, keys, -1.0), most)[0][:, -1:]
+    keys = ops.where((state == 1) & (keys >= last), keys + 1, ops.where(state == 0, keys, -1.0))
+    keys, indices = ops.top_k(keys, places)
+    room = ((0, 0), (0, count - places))
+    return {
+        "indices": ops.pad(ops.cast(indices, "int32"), room),
+        "valid": ops.pad(keys >= 0, room),
+    }
+
+
+def _has_area(boxes):
+    size = area(boxes)
+    return (size > 0) & ops.isfinite(size)
