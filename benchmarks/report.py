@@ -1,4 +1,7 @@
-"""Intervals, and how numbers and tables are written. Nothing here differs between machines."""
+"""Intervals, choices of records and papers, and how numbers and tables are written.
+
+Nothing here differs between machines.
+"""
 
 import numpy as np
 from scipy import stats
@@ -41,3 +44,32 @@ def markdown_table(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     cells = ([str(cell).replace("|", r"\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def agrees(record, wanted):
+    """Whether the fields and settings of `record` are those of the dict `wanted`.
+
+    A tuple there is a choice.
+    """
+    known = record | record["settings"]
+    return all(
+        known.get(key) in value if isinstance(value, tuple) else known.get(key) == value
+        for key, value in wanted.items()
+    )
+
+
+def paper_rows(selections, papers):
+    """The rows of papers.csv that agree with a selection, as texts; unchecked ones say so."""
+    return [
+        [
+            f"{paper['system']} ({paper['year']})",
+            paper["dataset"],
+            paper["metric"],
+            f"{paper['value']} {paper['unit']}" + " (unchecked)" * (paper["checked"] != "yes"),
+            paper["conditions"],
+            paper["source"],
+        ]
+        for selection in selections
+        for paper in papers
+        if selection.items() <= paper.items()
+    ]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.tables
 
-A later chapter adds its table as an entry of TABLES.
+What is in them, `benchmarks/chapters/` says.
 """
 
 import argparse
@@ -15,106 +15,40 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import claims
+from benchmarks.chapters import load_chapters
+from benchmarks.claims import report
 from benchmarks.freshness import ROOT
-from benchmarks.report import bootstrap_interval, interval, markdown_table, number, t_interval
+from benchmarks.report import (
+    agrees,
+    bootstrap_interval,
+    interval,
+    markdown_table,
+    number,
+    paper_rows,
+    t_interval,
+)
 from cvlib.records import load_records, write_atomically
 
 PAPERS = ROOT / "benchmarks" / "papers.csv"
 DATASETS = ROOT / "benchmarks" / "datasets.csv"
 
-# chapter, or the system that has a table of its own: whose records the table shows; settings: which
-# of them set a row apart, in this order; metrics: the columns; papers: what papers report on them,
-# as rows of papers.csv that agree.
-TABLES = {
-    "localization": {
-        "title": "Classification and localization",
-        "chapter": "02",
-        "settings": ("attach", "trunk", "loss", "boxes", "num_objects"),
-        "metrics": ("accuracy", "box_iou", "localization_accuracy"),
-        "papers": [
-            {"system": "OverFeat", "dataset": "ILSVRC13", "metric": "localization top-5 error"}
-        ],
-    },
-    "pose": {
-        "title": "Pose as regression",
-        "chapter": "03",
-        "settings": ("stages",),
-        "metrics": (
-            *("pcp", "pck@0.2", "nme"),
-            *(f"pcp/{side} {limb}" for limb in ("arm", "leg") for side in ("upper", "lower")),
-        ),
-        "papers": [{"system": "DeepPose", "metric": "PCP average"}],
-    },
-    "looks": {
-        "title": "Which mistakes a look mends: its pictures' own, or those of other pictures",
-        "system": "one look",
-        "settings": ("stages", "mistakes"),
-        "metrics": ("distance before", "distance after"),
-        "papers": [],
-    },
-    "sliding_window": {
-        "title": "The sliding window as a convolution",
-        "chapter": "04",
-        "settings": ("view", "sides", "shifted", "merged", "network"),
-        "metrics": ("accuracy", "box_iou", "localization_accuracy", "mAP@0.5", "difference"),
-        "papers": [{"system": "OverFeat"}],
-    },
-    "sliding_cost": {
-        "title": "The sliding window: crops against one convolution",
-        "system": "dense_to_conv",
-        "settings": ("network", "windows"),
-        "metrics": (
-            *("crops ms", "convolution ms", "speed-up", "multiply-adds ratio"),
-            *("share of the ratio", "crops MiB", "convolution MiB", "largest difference"),
-        ),
-        "papers": [],
-    },
-    "varying_counts": {
-        "title": "Regression where the number of objects varies",
-        "chapter": "05",
-        "settings": ("counts", "nothing", "num_objects"),
-        "metrics": (
-            *("accuracy", "box_iou", "localization_accuracy", "mAP@0.5", "mAP"),
-            *(f"mAP@0.5/{n}" for n in range(1, 7)),
-        ),
-        "papers": [],
-    },
-    "evaluator_cost": {
-        "title": "Average precision and IoU: ours beside their peers",
-        "system": "average_precision",
-        "settings": ("images", "classes"),
-        "metrics": (
-            *("mAP cvlib s", "mAP faster-coco-eval index s", "mAP faster-coco-eval evaluate s"),
-            *("mAP ratio", "box IoU cvlib.boxes s", "box IoU evaluator s"),
-            *("box IoU pycocotools s", "box IoU ratio"),
-            *("mask IoU cvlib s", "mask IoU pycocotools s", "mask IoU ratio"),
-        ),
-        "papers": [],
-    },
-    "proposals": {
-        "title": "Region proposals",
-        "chapter": "08",
-        "settings": ("pictures",),
-        "metrics": (
-            "boxes per image",
-            *(f"{m}/{n}" for m in ("recall@0.5", "recall@0.7", "AR") for n in (10, 100, 1000)),
-            *("seconds", "repeatability"),
-            *("windows per proposal@0.5", "windows per proposal@0.7"),
-            "downstream mAP@0.5",  # for the chapters whose detectors stand on proposals
-        ),
-        "papers": [{"system": "Selective search", "dataset": "VOC07 test"}],
-    },
-    "selective_search_cost": {
-        "title": "Selective search: ours beside OpenCV's",
-        "system": "selective_search",
-        "settings": ("mode", "implementation", "images"),
-        "metrics": (
-            *("seconds", "seconds over OpenCV's", "boxes"),
-            *(f"recall@{t}/{n}" for t in (0.5, 0.7) for n in (100, 1000, "all")),
-        ),
-        "papers": [],
-    },
+# The meaning of the columns that every table has, and of those that several chapters share.
+COLUMNS = {
+    "data, split, preset, system": "as in the records",
+    "other settings": "settings that have no column of their own",
+    "seeds": "number of runs",
+    "num_objects": "number K of objects in every image",
+    "accuracy": "share of the objects whose class is right",
+    "box_iou": "mean intersection over union of the box found and the true one",
+    "localization_accuracy": "share of the objects whose class is right and whose IoU exceeds 0.5",
+    "mAP@0.5": "mean average precision by Pascal VOC's area rule, at IoU 0.5",
+    "mAP": "mean average precision by COCO's rule: the mean over IoU 0.5 to 0.95",
+    "a metric's t-interval": "95% interval of the mean over the seeds, by Student's t",
+    "a metric's bootstrap, b": "95% interval of the mean over the images, by 2000 resamples of "
+    "each image's mean over the seeds",
+    "backend, device, precision, resolution": "as in the records",
+    "parameters": "of the network",
+    "host memory (MiB), device memory (MiB)": "largest of the runs",
 }
 
 # What must be equal for records to be runs of one thing over seeds.
@@ -125,25 +59,100 @@ KEYS = ("data", "split", "preset", "system", "settings", *CONDITIONS)
 def derive(records, folder, preset="full"):
     """Write every table, as CSV and as Markdown, and the claims of `preset` into `folder`.
 
-    Beside them stands the table of the data sets, for the chapters to embed. Deriving again from
-    the same records changes no byte.
+    Beside them stand the meaning of the columns and the table of the data sets, for the texts to
+    embed. Deriving again from the same records changes no byte.
+
+    Raises:
+        ValueError: no table shows a record or one of its metrics, a column has no meaning, or a
+            claim is ambiguous.
     """
     papers = list(csv.DictReader(PAPERS.read_text("utf-8").splitlines()))
-    for name, table in TABLES.items():
-        rows = table_rows(table, records)
-        write_atomically(folder / f"{name}.csv", as_csv(table, rows))
-        write_atomically(folder / f"{name}.md", as_markdown(table, rows, papers))
-    write_atomically(folder / "datasets.csv", DATASETS.read_text("utf-8"))
-    write_atomically(folder / "claims.md", claims.report(records, preset))
+    chapters = load_chapters()
+    claims = {chapter: module.CLAIMS for chapter, module in chapters.items()}
+    texts = {
+        "columns.csv": csv_text(["chapter", "column", "meaning"], column_meanings(chapters)),
+        "datasets.csv": DATASETS.read_text("utf-8"),
+        "claims.md": report(records, claims, papers, preset),
+    }
+    for name, (table, mine) in sort_records(chapters, records).items():
+        rows = table_rows(table, mine)
+        texts[f"{name}.csv"] = as_csv(table, rows)
+        texts[f"{name}.md"] = as_markdown(table, rows, papers)
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+
+
+def sort_records(chapters, records):
+    """Dict from a table's name to (table, the records that it shows).
+
+    Args:
+        chapters: the modules of `benchmarks.chapters`, as `load_chapters` gives them.
+        records: list of records.
+
+    Raises:
+        ValueError: no table shows a record, or one of its metrics.
+    """
+    tables = {
+        name: (chapter, table)
+        for chapter, module in chapters.items()
+        for name, table in module.TABLES.items()
+    }
+    shown = {name: (table, []) for name, (_, table) in tables.items()}
+    for record in records:
+        fitting = [
+            name
+            for name, (chapter, table) in tables.items()
+            if "where" in table and agrees(record, {"chapter": chapter} | table["where"])
+        ]
+        if record["chapter"] not in [tables[name][0] for name in fitting]:
+            fitting += [
+                name
+                for name, (chapter, table) in tables.items()
+                if "where" not in table and chapter == record["chapter"]
+            ]
+        columns = {column for name in fitting for column in tables[name][1]["metrics"]}
+        missing = sorted(record["metrics"].keys() - columns)
+        if missing or not fitting:
+            raise ValueError(
+                f"No table of benchmarks/chapters/ shows {', '.join(missing) or 'the record'} of "
+                f"{record['system']!r}, chapter {record['chapter']}, data {record['data']}."
+            )
+        for name in fitting:
+            shown[name][1].append(record)
+    return shown
+
+
+def column_meanings(chapters):
+    """Rows (chapter, columns, meaning) on the columns of all tables, the shared ones first.
+
+    Raises:
+        ValueError: a column has no meaning.
+    """
+    rows = [["", names, meaning] for names, meaning in COLUMNS.items()]
+    for chapter, module in chapters.items():
+        for name, table in module.TABLES.items():
+            for column in (*table["settings"], *table["metrics"]):
+                if not any(explains(names, column) for names in COLUMNS | module.COLUMNS):
+                    raise ValueError(
+                        f"Chapter {chapter}: the column {column!r} of the table {name!r} has no "
+                        "meaning in COLUMNS."
+                    )
+        rows += [[chapter, names, meaning] for names, meaning in module.COLUMNS.items()]
+    return rows
+
+
+def explains(names, column):
+    """Whether `column` is one of `names`, where t, n or x after @ or / stands for anything."""
+    patterns = (re.sub(r"(?<=[@/])[tnx]\b", ".+", re.escape(n)) for n in names.split(", "))
+    return any(re.fullmatch(pattern, column) for pattern in patterns)
 
 
 def table_rows(table, records):
     """One dict for each group of records that differ in the seed only, in a fixed order."""
     groups = {}
     for record in records:
-        if _belongs(record, table):
-            key = json.dumps([record[k] for k in KEYS], sort_keys=True)
-            groups.setdefault(key, []).append(record)
+        key = json.dumps([record[k] for k in KEYS], sort_keys=True)
+        groups.setdefault(key, []).append(record)
     by_seed = {key: sorted(group, key=lambda r: str(r["seed"])) for key, group in groups.items()}
     return [summary(table, by_seed[key]) for key in sorted(by_seed, key=_numbers_by_value)]
 
@@ -151,14 +160,6 @@ def table_rows(table, records):
 def _numbers_by_value(key):
     """A key to sort texts by in which 4 comes before 16."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
-
-
-def _belongs(record, table):
-    """Some systems have a table of their own; a chapter's table has the others."""
-    if "system" in table:
-        return record["system"] == table["system"]
-    apart = {other.get("system") for other in TABLES.values()}
-    return record["chapter"] == table["chapter"] and record["system"] not in apart
 
 
 def summary(table, group):
@@ -197,14 +198,13 @@ def text(value):
 def as_csv(table, rows):
     """`rows` with each interval as two columns."""
     header = list(summary_header(table))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     split = {f"{m} {kind}" for m in table["metrics"] for kind in ("t-interval", "bootstrap")}
-    writer.writerow(
+    names = [
         name
         for key in header
         for name in ([f"{key} low", f"{key} high"] if key in split else [key])
-    )
+    ]
+    lines = []
     for row in rows:
         cells = []
         for key in header:
@@ -212,7 +212,13 @@ def as_csv(table, rows):
                 cells += [number(bound) for bound in row[key] or (None, None)]
             else:
                 cells.append(number(row[key]) if key in table["metrics"] else text(row[key]))
-        writer.writerow(cells)
+        lines.append(cells)
+    return csv_text(names, lines)
+
+
+def csv_text(header, rows):
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     return stream.getvalue()
 
 
@@ -258,23 +264,6 @@ def summary_header(table):
     for metric in table["metrics"]:
         yield from (metric, f"{metric} t-interval", f"{metric} bootstrap")
     yield from (*CONDITIONS, "parameters", "host memory (MiB)", "device memory (MiB)")
-
-
-def paper_rows(selections, papers):
-    """The rows of papers.csv that agree with a selection, as texts; unchecked ones say so."""
-    return [
-        [
-            f"{paper['system']} ({paper['year']})",
-            paper["dataset"],
-            paper["metric"],
-            f"{paper['value']} {paper['unit']}" + " (unchecked)" * (paper["checked"] != "yes"),
-            paper["conditions"],
-            paper["source"],
-        ]
-        for selection in selections
-        for paper in papers
-        if selection.items() <= paper.items()
-    ]
 
 
 def main():

@@ -68,7 +68,9 @@ def test_a_killed_grid_goes_on_and_loses_nothing(tmp_path, grid):
 
 
 def test_a_cell_that_fails_is_named_and_the_others_go_on(tmp_path, notebook):
-    path = notebook("from cvlib.records import record\nassert seed\nrecord('x', {'a': 1}, data)")
+    path = notebook(
+        "from cvlib.records import record\nassert seed\nrecord('x', {'box_iou': 1}, data)"
+    )
     suite = tmp_path / "suite.yaml"
     suite.write_text('quick: [{chapter: "02", data: ["scenes"], seeds: [0, 1]}]')
     command = [sys.executable, "-m", "benchmarks.grid", "--out", tmp_path / "out"]

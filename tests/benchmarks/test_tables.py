@@ -1,10 +1,23 @@
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.tables import DATASETS, PAPERS, TABLES, derive, paper_rows
+from benchmarks import chapters
+from benchmarks.chapters import load_chapters
+from benchmarks.report import agrees, paper_rows
+from benchmarks.tables import (
+    COLUMNS,
+    DATASETS,
+    PAPERS,
+    column_meanings,
+    derive,
+    explains,
+    sort_records,
+)
 
+TABLES = {name: t for chapter in load_chapters().values() for name, t in chapter.TABLES.items()}
 FROZEN = {"attach": "conv", "trunk": "frozen", "loss": "l2", "boxes": "agnostic", "num_objects": 1}
 
 
@@ -80,7 +93,7 @@ def test_deriving_again_from_the_records_in_any_order_changes_no_byte(tmp_path, 
 
 
 def test_other_chapters_and_no_records_leave_the_table_empty(tmp_path, measured):
-    rows, text = derived(tmp_path, [measured(0, {"box_iou": 0.5}, chapter="03")])
+    rows, text = derived(tmp_path, [measured(0, {"pcp": 0.5}, chapter="03")])
     assert rows == [] and "0.5000" not in text
 
 
@@ -130,3 +143,81 @@ def test_a_benchmark_has_a_table_of_its_own_in_the_order_of_its_settings(tmp_pat
     rows = list(csv.DictReader((tmp_path / "sliding_cost.csv").read_text().splitlines()))
     assert [row["windows"] for row in rows] == ["1", "4", "16"]
     assert (tmp_path / "sliding_window.csv").read_text().count("\n") == 1
+
+
+def module(tables, columns=None):
+    return SimpleNamespace(TABLES=tables, COLUMNS=columns or {}, CLAIMS=[])
+
+
+def table(*metrics, settings=(), **where):
+    return {"settings": settings, "metrics": metrics} | ({"where": where} if where else {})
+
+
+def test_a_record_stands_in_the_tables_it_agrees_with_or_with_the_rest_of_its_chapter(measured):
+    modules = {
+        "02": module({"rest": table("a"), "apart": table("a", system="A")}),
+        "13": module({"all": table("a", chapter=("02", "09"), system=("A", "B"))}),
+    }
+    shown = sort_records(modules, [measured(system=name) for name in "ABC"])
+    assert {name: [r["system"] for r in mine] for name, (_, mine) in shown.items()} == {
+        "rest": ["B", "C"],
+        "apart": ["A"],
+        "all": ["A", "B"],
+    }
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"chapter": "99"}, "No table .* shows the record of 'Localizer', chapter 99"),
+        ({"chapter": None}, "No table .* chapter None, data scenes:single"),
+        ({"metrics": {"box_iuo": 0.5}}, "No table .* shows box_iuo of 'Localizer', chapter 02"),
+    ],
+)
+def test_a_record_or_a_metric_that_no_table_shows_is_an_error(tmp_path, measured, change, fault):
+    with pytest.raises(ValueError, match=fault):
+        derive([measured() | change], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_column_without_a_meaning_is_an_error():
+    tables = {"boxes": table("mAP@0.5", "AR/10", settings=("view",))}
+    known = {"view": "of it", "AR/n": "a recall"}
+    assert column_meanings({"09": module(tables, known)})[-2:] == [
+        ["09", "view", "of it"],
+        ["09", "AR/n", "a recall"],
+    ]
+    with pytest.raises(ValueError, match="Chapter 09: the column 'AR/10' of the table 'boxes'"):
+        column_meanings({"09": module(tables, {"view": "of it"})})
+
+
+def test_each_meaning_belongs_to_a_column():
+    for chapter in load_chapters().values():
+        columns = {c for t in chapter.TABLES.values() for c in (*t["settings"], *t["metrics"])}
+        for names in chapter.COLUMNS:
+            for name in names.split(", "):
+                assert any(explains(name, column) for column in columns), name
+
+
+def test_a_letter_in_a_name_stands_for_anything():
+    assert explains("recall@t/n", "recall@0.5/all") and explains("a, pcp/x", "pcp/upper arm")
+    assert not explains("recall@t/n", "recall@0.5") and not explains("mAP", "mAP@0.5")
+    assert not explains("images/s", "images/x")
+
+
+def test_the_meanings_stand_beside_the_tables(tmp_path):
+    derive([], tmp_path)
+    rows = list(csv.DictReader((tmp_path / "columns.csv").read_text().splitlines()))
+    assert len(rows) > len(COLUMNS) and rows[0]["column"] == "data, split, preset, system"
+
+
+def test_a_tuple_is_a_choice(measured):
+    record = measured(settings={"windows": 4})
+    assert agrees(record, {"chapter": ("02", "03"), "windows": 4})
+    assert not agrees(record, {"chapter": ("03",)}) and not agrees(record, {"windows": 1})
+
+
+def test_a_chapters_file_is_found_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "chapter_77.py").write_text("TABLES = {'x': {}}")
+    monkeypatch.setattr(chapters, "__path__", [*chapters.__path__, str(tmp_path)])
+    assert list(load_chapters())[-1] == "77"
