@@ -8,6 +8,7 @@ _HOME = {
     "LabelAccuracy": "localization",
     "LocalizationAccuracy": "localization",
     "MeanAveragePrecision": "average_precision",
+    "MeanIoU": "segmentation",
     "EvaluateDetections": "average_precision",
     "NME": "pose",
     "PCK": "pose",

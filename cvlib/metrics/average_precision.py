@@ -4,6 +4,8 @@ Sources: Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challen
 and `VOCevaldet.m` of its development kit; Lin et al. 2014, "Microsoft COCO", and its `COCOeval`.
 """
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -79,19 +81,27 @@ class MeanAveragePrecision:
         iou: of `"boxes"` or `"masks"`. Of masks VOC's AP is AP^r (Hariharan et al. 2014), by area
             in SDS and by 11 points in MNC.
         iou_threshold: of the VOC styles.
+        matching: of the VOC styles: a detection goes to the `"best"` object, or, as in SDS's own
+            evaluation of AP^r, to the best that is still `"free"`, which is COCO's rule. There too
+            `difficult` objects and crowds excuse any number of detections.
 
     Raises:
-        ValueError: `style` or `iou` is none of these.
+        ValueError: `style`, `iou` or `matching` is none of these.
     """
 
-    def __init__(self, num_classes, style="voc2007", iou="boxes", iou_threshold=0.5):
+    def __init__(
+        self, num_classes, style="voc2007", iou="boxes", iou_threshold=0.5, matching="best"
+    ):
         if style not in RECALL_POINTS:
             raise ValueError(f"style must be one of {', '.join(RECALL_POINTS)}, not {style!r}.")
+        if matching not in ("best", "free"):
+            raise ValueError(f"matching must be 'best' or 'free', not {matching!r}.")
         check_kind(iou)
         self.num_classes = num_classes
         self.style = style
         self.iou = iou
         self.iou_threshold = iou_threshold
+        self.matching = matching
         self.reset_state()
 
     def reset_state(self):
@@ -104,10 +114,11 @@ class MeanAveragePrecision:
 
         Args:
             y_true: objects, padded: `boxes` (B, N, 4) xyxy, `labels` (B, N), -1 where padded,
-                optionally `difficult`, `crowd`, `area` (B, N); or a list of B dicts, one per image,
-                without the first axis.
+                optionally `difficult`, `crowd`, `area` (B, N), which is measured where it is nan;
+                or a list of B dicts, one per image, without the first axis.
             y_pred: detections, in either form: `boxes` (B, M, 4), `confidence` (B, M), `labels`
-                (B, M), -1 where padded, optionally `num_detections` (B,).
+                (B, M), -1 where padded, optionally `num_detections` (B,). An inverted box, as
+                networks may predict, finds nothing.
 
         For masks both hold `masks`: for each image its run-length masks, or (B, N, m, m)
         probabilities in the frame of the boxes; then `y_true` needs `size` (B, 2), height and width
@@ -115,8 +126,9 @@ class MeanAveragePrecision:
 
         Raises:
             TypeError: a tensor is symbolic.
-            ValueError: a key is missing, shapes do not fit, a label is outside the classes, a
-                detection is not finite, or there are more detections than rows.
+            ValueError: a key is missing, shapes do not fit, a label is outside the classes, a box
+                or a confidence is not finite, an object's box is inverted or its area negative, or
+                there are more detections than rows.
         """
         coco = self.style == "coco"
         objects, sizes = read_objects(y_true, self.num_classes, self.iou == "masks")
@@ -152,7 +164,13 @@ class MeanAveragePrecision:
 
     def _voc(self, objects, detections, pairs):
         ignored = objects["difficult"] | objects["crowd"]
-        correct, counted = match_voc(*pairs, self._num_detections, ignored)
+        if self.matching == "best":
+            correct, counted = match_voc(*pairs, self._num_detections, ignored)
+        else:
+            every = np.ones((self._num_detections, 1), bool)
+            rules = every, ignored, ignored[:, None], [self.iou_threshold]
+            correct, counted, _ = match_coco(*pairs, detections["rank"], *rules)
+            correct, counted = correct[:, 0, 0], counted[:, 0, 0]
         ap = np.full(self.num_classes, np.nan)
         for c, rows in enumerate(self._by_class(detections)):
             if positives := np.count_nonzero(~ignored & (objects["labels"] == c)):
@@ -214,21 +232,24 @@ class EvaluateDetections(keras.callbacks.Callback):
     Callbacks that look at these logs come after this one.
 
     Args:
-        dataset: `(x, y)` batches that end after one pass, as `cvlib.data.batches(...,
-            shuffle=False, repeat=False)`. `x` are the images, or a dict of `predict`'s arguments.
+        dataset: `(x, y)` batches, as of `cvlib.data.batches(..., shuffle=False, repeat=False)`. `x`
+            are the images, or a dict of `predict`'s arguments.
         metric: `MeanAveragePrecision`, for example.
         prefix: before the names of the metric's numbers in the logs.
+        steps: number of batches to look at, for those that never end; by default the dataset's
+            `steps_per_epoch`, or all. Where batches repeat, their last has some pictures twice.
     """
 
-    def __init__(self, dataset, metric, prefix="val_"):
+    def __init__(self, dataset, metric, prefix="val_", steps=None):
         super().__init__()
         self.dataset = dataset
         self.metric = metric
         self.prefix = prefix
+        self.steps = steps or getattr(dataset, "steps_per_epoch", None)
 
     def on_epoch_end(self, epoch, logs=None):
         self.metric.reset_state()
-        for x, y in self.dataset:
+        for x, y in itertools.islice(self.dataset, self.steps):
             images = x["images"] if isinstance(x, dict) else x
             size = np.tile(images.shape[1:3], (len(images), 1))
             y_pred = self.model.predict(**x) if isinstance(x, dict) else self.model.predict(x)

@@ -19,7 +19,7 @@ _DTYPES = {
     "crowd": bool,
 }
 # What stands for a column that a batch does not have.
-_DEFAULTS = {"difficult": False, "crowd": False, "area": np.nan}
+_DEFAULTS = {"difficult": False, "crowd": False, "area": np.nan}  # nan: measured
 
 
 def to_numpy(x, user):
@@ -71,10 +71,16 @@ def read_objects(y_true, num_classes, with_masks=False, user="MeanAveragePrecisi
 
     Raises:
         TypeError: a tensor is symbolic.
-        ValueError: a key is missing, shapes do not fit, or a label is outside the classes.
+        ValueError: a key is missing, shapes do not fit, a label is outside the classes, a box is
+            not finite or inverted, or an area is negative or infinite.
     """
     keys = ["boxes", "labels", *_DEFAULTS, *["masks"] * with_masks]
     rows = _read_rows("y_true", y_true, keys, num_classes, user)
+    corners = np.isfinite(rows["boxes"]).all(axis=1)
+    corners &= (rows["boxes"][:, :2] <= rows["boxes"][:, 2:]).all(axis=1)
+    _refuse(~corners, rows, "y_true: an object", "a box that is not finite or inverted")
+    unlikely = (rows["area"] < 0) | np.isinf(rows["area"])
+    _refuse(unlikely, rows, "y_true: an object", "an area that is negative or infinite")
     sizes = _image_sizes(y_true, rows) if with_masks else None
     areas = _measure(rows, sizes)
     rows["area"] = np.where(np.isnan(rows["area"]), areas, rows["area"])
@@ -102,11 +108,7 @@ def read_detections(y_pred, num_classes, sizes=None, user="MeanAveragePrecision"
     keys = ["boxes", "labels", "confidence", *["masks"] * (sizes is not None)]
     rows = _read_rows("y_pred", y_pred, keys, num_classes, user)
     finite = np.isfinite(rows["boxes"]).all(axis=1) & np.isfinite(rows["confidence"])
-    if not finite.all():
-        image = rows["image"][~finite][0]
-        raise ValueError(
-            f"y_pred: a detection in image {image} has a box or a confidence that is not finite."
-        )
+    _refuse(~finite, rows, "y_pred: a detection", "a box or a confidence that is not finite")
     rows["area"] = _measure(rows, sizes)
     rows = _reorder(rows, np.lexsort((-rows["confidence"], rows["group"])))
     first = np.searchsorted(rows["group"], rows["group"])
@@ -218,6 +220,11 @@ def match_coco(d, o, iou, rank, in_range, crowd, ignored, thresholds):
     return (match >= 0) & counted, counted, match
 
 
+def _refuse(faulty, rows, what, fault):
+    if faulty.any():
+        raise ValueError(f"{what} in image {rows['image'][faulty][0]} has {fault}.")
+
+
 def _read_rows(name, batch, keys, num_classes, user):
     """The rows of a padded batch or of a list of images that are no padding, in their order."""
     empty = {k: np.zeros((0, 0)) for k in keys} | {"boxes": np.zeros((0, 0, 4)), "masks": []}
@@ -276,7 +283,10 @@ def _present(name, batch, keys, first, user):
             )
         present &= np.arange(labels.shape[1]) < number
     image, row = np.nonzero(present)
-    rows = {k: column[present].astype(_DTYPES[k]) for k, column in columns.items()}
+    try:
+        rows = {k: column[present].astype(_DTYPES[k]) for k, column in columns.items()}
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: {', '.join(columns)} are not all numbers.") from None
     if "masks" in keys:
         stacks = (
             batch["masks"] if isinstance(batch["masks"], list) else to_numpy(batch["masks"], user)
@@ -305,7 +315,8 @@ def _image_sizes(y_true, rows):
 def _measure(rows, sizes):
     """Areas of boxes, or, with `sizes`, of masks, of which box-framed ones become run-length."""
     if sizes is None:
-        return np.prod(rows["boxes"][:, 2:] - rows["boxes"][:, :2], axis=1)
+        # An inverted box, which a network may predict, holds nothing.
+        return np.prod(np.maximum(rows["boxes"][:, 2:] - rows["boxes"][:, :2], 0), axis=1)
     for i, (mask, box, image) in enumerate(
         zip(rows["masks"], rows["boxes"], rows["image"], strict=True)
     ):

@@ -35,7 +35,7 @@ class ProposalRecall:
             y_true: objects, as for `MeanAveragePrecision.update_state`; of the labels only the
                 padding matters.
             proposals: (B, R, 4) xyxy, the best first and padded with -1, or a list of B arrays,
-                each with its own R.
+                each with its own R, or of B `cvlib.proposals.Proposals`, as `propose` gives.
 
         Raises:
             TypeError: a tensor is symbolic.
@@ -49,7 +49,7 @@ class ProposalRecall:
             )
         asked = ~(objects["difficult"] | objects["crowd"])
         for image, boxes in enumerate(proposals):
-            boxes = to_numpy(boxes, user).astype(float)
+            boxes = to_numpy(getattr(boxes, "boxes", boxes), user).astype(float)
             if boxes.ndim != 2 or boxes.shape[1] != 4:
                 raise ValueError(f"proposals of image {image} are {boxes.shape}, not (R, 4).")
             if not np.isfinite(boxes).all():

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import itertools
 
 import keras
 import numpy as np
@@ -268,6 +269,61 @@ def test_hand_worked_matches(objects, difficult, found, voc, coco):
     assert_allclose(points, coco, atol=0.01)
 
 
+def naive_free(y_true, y_pred, label, threshold):
+    """AP of one class where detections find the best object that is still free, by a loop."""
+    rows = [
+        (-confidence, i, box)
+        for i, image in enumerate(y_pred)
+        for box, c, confidence in zip(
+            *(image[k] for k in ("boxes", "labels", "confidence")), strict=True
+        )
+        if c == label
+    ]
+    free = [
+        [b for b, c in zip(image["boxes"], image["labels"], strict=True) if c == label]
+        for image in y_true
+    ]
+    positives, correct = sum(map(len, free)), []
+    for _, i, (x1, y1, x2, y2) in sorted(rows, key=lambda row: row[0]):
+        best, at = threshold, None
+        for j, (a1, b1, a2, b2) in enumerate(free[i]):
+            w, h = min(x2, a2) - max(x1, a1), min(y2, b2) - max(y1, b1)
+            inside = w * h if w > 0 and h > 0 else 0
+            iou = inside / ((x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - inside)
+            if iou >= best:
+                best, at = iou, j
+        correct.append(at is not None)
+        if at is not None:
+            del free[i][at]
+    return average_precision(np.array(correct), positives) if positives else np.nan
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_the_best_object_that_is_free_equals_a_loop(threshold):
+    y_true, y_pred = random_images(5)
+    # Each object has a neighbour, which the second detection of it may find.
+    y_true = [
+        {"boxes": np.vstack([o["boxes"], o["boxes"] + 3]), "labels": np.tile(o["labels"], 2)}
+        for o in y_true
+    ]
+    naive = [naive_free(y_true, y_pred, c, threshold) for c in range(CLASSES)]
+    settings = {"style": "voc2010", "iou_threshold": threshold}
+    free = evaluate(y_true, y_pred, CLASSES, matching="free", **settings)
+    assert_allclose(free["AP"], naive)
+    assert free["mAP"] > evaluate(y_true, y_pred, CLASSES, **settings)["mAP"]
+
+
+def test_free_matching_by_hand():
+    # Both lie nearest to A. SDS gives the second to B, VOC counts it as wrong.
+    found = [{"boxes": [A, [0, 1.9, 10, 11.9]], "labels": [0, 0], "confidence": [0.9, 0.8]}]
+    y_true = [{"boxes": [A, B], "labels": [0, 0]}]
+    assert evaluate(y_true, found, 1, "voc2010", matching="free")["mAP"] == 1
+    assert evaluate(y_true, found, 1, "voc2010")["mAP"] == 1 / 2
+    y_true = [{"boxes": [A, [50, 50, 60, 60]], "labels": [0, 0], "difficult": [1, 0]}]
+    found = [{"boxes": [A, A, A, [50, 50, 60, 60]], "labels": [0] * 4, "confidence": [0.9] * 4}]
+    assert evaluate(y_true, found, 1, "voc2010", matching="free")["mAP"] == 1
+
+
 def test_hand_worked_average_precision():
     # Precision 1 at recall 1/4, then 2/3 at 1/2; recalls above are not reached.
     correct = np.array([True, False, True, False])
@@ -374,9 +430,49 @@ def test_bad_detections(change, message):
     assert str(error.value).count("\n") == 0
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"boxes": [A, [0, 0, np.nan, 5]]}, "object in image 0 has a box that is not finite"),
+        ({"boxes": [A, [0, 0, np.inf, 5]]}, "object in image 0 has a box that is not finite"),
+        ({"boxes": [A, [5, 0, 0, 5]]}, "object in image 0 has a box that is .* inverted"),
+        ({"boxes": [A, [0, 5, 5, 0]]}, "object in image 0 has a box that is .* inverted"),
+        ({"area": [100, -1]}, "object in image 0 has an area that is negative or infinite"),
+        ({"area": [100, np.inf]}, "object in image 0 has an area that is negative or infinite"),
+        ({"area": [100, "much"]}, "area are not all numbers"),
+    ],
+)
+@pytest.mark.parametrize("style", RECALL_POINTS)
+def test_impossible_objects(style, change, message):
+    y_true = {"boxes": [A, B], "labels": [0, 0], "area": [100, 100]} | change
+    found = {"boxes": [A], "labels": [0], "confidence": [0.5]}
+    with pytest.raises(ValueError, match=f"^y_true: .*{message}") as error:
+        evaluate([y_true], [found], 1, style)
+    assert str(error.value).count("\n") == 0
+    padding = {"boxes": [A, [np.nan] * 4], "labels": [0, -1]}
+    assert evaluate([padding], [found], 1, style)["mAP"] == 1
+
+
+@pytest.mark.parametrize("area", [None, np.nan])
+def test_an_area_that_is_not_known_is_measured(area):
+    y_true = {"boxes": [A, [20, 20, 30, 30]], "labels": [0, 0], "area": [area, 100]}
+    found = {"boxes": [A], "labels": [0], "confidence": [0.5]}
+    assert_allclose(evaluate([y_true], [found], 1, "coco")["mAP_small"], 51 / 101)
+
+
+@pytest.mark.parametrize("style", RECALL_POINTS)
+def test_an_inverted_detection_is_wrong(style):
+    y_true = {"boxes": [A], "labels": [0]}
+    for inverted in ([10, 0, 0, 10], [10, 10, 0, 0]):
+        found = {"boxes": [inverted, A], "labels": [0, 0], "confidence": [0.9, 0.8]}
+        assert_allclose(evaluate([y_true], [found], 1, style)["mAP"], 1 / 2)
+
+
 def test_bad_arguments_and_objects():
     with pytest.raises(ValueError, match="style must be one of voc2007, voc2010, coco"):
         MeanAveragePrecision(2, "voc")
+    with pytest.raises(ValueError, match="matching must be 'best' or 'free', not 'greedy'"):
+        MeanAveragePrecision(2, matching="greedy")
     with pytest.raises(ValueError, match="iou must be"):
         MeanAveragePrecision(2, iou="segm")
     objects = {"boxes": np.zeros((1, 2, 4)), "labels": np.full((1, 2), 7)}
@@ -447,3 +543,26 @@ def test_evaluate_detections_adds_to_the_logs_of_an_epoch():
     history = model.fit(images, np.zeros((2, 1)), epochs=2, verbose=0, callbacks=[callback])
     assert_allclose(history.history["val_AR100"], [0.5, 0.5])
     assert "val_AP" not in history.history
+
+
+class Endless:
+    """Batches of one picture that never end, as of `cvlib.data.batches` by default."""
+
+    steps_per_epoch = 3
+
+    def __iter__(self):
+        for i in itertools.count():
+            box = np.array([[[i, 0, i + 5, 9]]], np.float32)
+            image = np.tile(box[:, :, None], (1, 4, 3, 1))
+            yield image, {"boxes": box, "labels": np.zeros((1, 1), int)}
+
+
+@pytest.mark.parametrize("steps, pictures", [(None, 3), (2, 2)])
+def test_evaluate_detections_ends_where_batches_do_not(steps, pictures):
+    model = Pixels()
+    metric = MeanAveragePrecision(2, "coco")
+    callback = EvaluateDetections(Endless(), metric, steps=steps)
+    callback.set_model(model)
+    logs = {}
+    callback.on_epoch_end(0, logs)
+    assert logs["val_mAP"] == 1 and metric._num_objects == pictures

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cvlib.metrics.proposal_recall import ProposalRecall
+from cvlib.proposals import RandomBoxes, propose
 
 A, B = [0, 0, 10, 10], [20, 0, 30, 10]
 
@@ -62,6 +63,16 @@ def test_pairs_are_formed_from_the_highest_iou_down_and_average_recall_is_an_int
     steps = np.linspace(0.5, 1, 20001)
     mean = np.mean([np.mean(np.array(covered) >= t) for t in steps])
     assert_allclose(result["average_recall"], mean, atol=1e-4)
+
+
+def test_it_takes_what_proposals_are():
+    images = [np.zeros((40, 60, 3), np.uint8)] * 2
+    found = propose(images, RandomBoxes(50), workers=1)
+    truth = [objects(A), objects(A, B)]
+    expected = recall(truth, [proposals.boxes for proposals in found], budgets=(10, 50))
+    result = recall(truth, found, budgets=(10, 50))
+    assert_allclose(result["recall"], expected["recall"])
+    assert result["recall"].max() > 0
 
 
 def test_difficult_and_crowd_are_left_out_and_batches_stream():
