@@ -1,4 +1,4 @@
-"""How new a result is: a hash of the code that made it, blind to comments and docstrings."""
+"""Which code made a result: hashes that are blind to comments and docstrings."""
 
 import ast
 import hashlib
@@ -31,7 +31,7 @@ def source_hash(notebook, root=ROOT):
     Raises:
         ValueError: a code cell does not parse.
     """
-    cells = [_parse_cell(source, notebook) for source in code_cells(notebook)]
+    cells = parsed_cells(notebook)
     content = [_outline(cell.body) for cell in cells]
     found, waiting = {}, [target for cell in cells for target in _imported(cell, "", root)]
     while waiting:
@@ -45,11 +45,24 @@ def source_hash(notebook, root=ROOT):
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def code_cells(notebook):
-    """Sources of the code cells of the .ipynb file at `notebook`, without injected parameters."""
+def cells_hash(notebook):
+    """Hash of the code of a notebook's cells alone, whatever becomes of `cvlib`.
+
+    Args, returns and raises as `source_hash`.
+    """
+    content = [_outline(cell.body) for cell in parsed_cells(notebook)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def parsed_cells(notebook):
+    """Syntax trees of the code cells of the .ipynb file at `notebook`, but injected parameters.
+
+    Raises:
+        ValueError: a code cell does not parse.
+    """
     cells = json.loads(Path(notebook).read_text("utf-8"))["cells"]
     return [
-        "".join(cell["source"])
+        _parse_cell("".join(cell["source"]), notebook)
         for cell in cells
         if cell["cell_type"] == "code"
         and "injected-parameters" not in cell["metadata"].get("tags", [])

@@ -20,7 +20,8 @@ from pathlib import Path
 import papermill
 from nbclient.exceptions import DeadKernelError
 
-from benchmarks.freshness import ROOT, source_hash
+from benchmarks.freshness import ROOT, cells_hash, source_hash
+from cvlib.records import checkout, write_atomically
 
 COURSE = ROOT / "course"
 
@@ -78,7 +79,8 @@ def run(notebook, preset, data, seed, out):
             fails, only a folder whose name begins with `.unfinished-` is there.
 
     Returns:
-        Path of the new folder: `records/` and the executed notebook.
+        Path of the new folder: `records/` and the executed notebook, whose metadata `cvlib` holds
+        the parameters, the commit (`dirty` where the code differed) and the hash of its cells.
 
     Raises:
         ValueError: a parameter is unknown, an environment variable is not set, or a cell fails.
@@ -95,8 +97,12 @@ def run(notebook, preset, data, seed, out):
         shutil.rmtree(left_over)
     work = Path(tempfile.mkdtemp(dir=out, prefix=f".unfinished-{name}-"))
     (work / "records").mkdir()
+    commit, dirty = checkout()
+    made_by = {"preset": preset, "data": data, "seed": seed, "commit": commit, "dirty": dirty}
+    made_by["cells"] = cells_hash(notebook)
     before = os.environ.copy()
     os.environ |= {
+        "PYTHONPATH": import_path(),
         "CVLIB_RECORDS": str(work / "records"),
         "CVLIB_CHAPTER": notebook.stem.partition("_")[0],
         "CVLIB_COMMAND": command(notebook, preset, data, seed),
@@ -120,10 +126,18 @@ def run(notebook, preset, data, seed, out):
     finally:
         os.environ.clear()
         os.environ |= before
+    executed = json.loads((work / notebook.name).read_text("utf-8"))
+    executed["metadata"]["cvlib"] = made_by
+    write_atomically(work / notebook.name, json.dumps(executed))
     shutil.rmtree(out / name, ignore_errors=True)
     work.chmod(0o755)  # mkdtemp makes folders that only their owner reads.
     os.replace(work, out / name)
     return out / name
+
+
+def import_path():
+    """PYTHONPATH for kernels to find the `cvlib` of this checkout, not another one installed."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def command(notebook, preset, data, seed):

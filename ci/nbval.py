@@ -12,6 +12,7 @@ import nbformat
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from benchmarks.run import import_path
 from ci import ROOT, chapters
 
 
@@ -33,7 +34,10 @@ def compare(copies, options=()):
         # A chapter's cells stay together, in one worker.
         *("--numprocesses", "auto", "--dist", "loadfile", *options, *copies),
     ]
-    environment = os.environ | {"CVLIB_RECORDS": str(copies[0].parent / "records")}
+    environment = os.environ | {
+        "CVLIB_RECORDS": str(copies[0].parent / "records"),
+        "PYTHONPATH": import_path(),
+    }
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 

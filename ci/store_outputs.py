@@ -1,9 +1,9 @@
-"""Runs chapters with the `quick` preset and stores their outputs in the notebooks themselves.
+"""Stores in a chapter the outputs of a run, and the run's records in `results/records/`.
 
-    python -m ci.store_outputs course/02_localization.ipynb ...
+    python -m benchmarks.run 02 --preset full
+    python -m ci.store_outputs build/run/02_localization-full-scenes-0-...
 
-Data and seed are those of the notebook's `parameters` cell. A chapter that fails is left as it was.
-The run itself, with its records, stays in `build/stored/`.
+The outputs are thus those of the run that made the records. The chapter's prose stays as it is.
 """
 
 import sys
@@ -11,40 +11,67 @@ from pathlib import Path
 
 import nbformat
 
-from benchmarks.freshness import ROOT, source_hash
-from benchmarks.run import run
-from ci.check_notebooks import parameters
+from benchmarks.freshness import ROOT, cells_hash
+from benchmarks.run import COURSE
+from ci.check_notebooks import parameters, presets
 from cvlib.records import write_atomically
 
+RECORDS = ROOT / "results" / "records"
 
-def store_outputs(path, out=ROOT / "build" / "stored"):
-    """Run the notebook at `path` and store its outputs and the hash of the source in it.
+
+def store_outputs(folder, course=COURSE, records=RECORDS):
+    """Store the outputs of the run in `folder` in its chapter, and its records in `records`.
 
     Args:
-        path: the .ipynb file.
-        out: folder that gets the run's folder, see `benchmarks.run.run`.
+        folder: what `benchmarks.run.run` made.
+        course: folder of the chapters.
+        records: folder that gets the records of a `full` run.
+
+    Returns:
+        Path of the chapter.
 
     Raises:
-        ValueError: a cell fails, or the notebook was edited while it ran.
+        ValueError: the folder holds no run, the run is not one that is stored, its code was not
+            that of a commit, or the chapter's cells have changed since.
     """
-    path = Path(path)
-    before, digest = path.read_text("utf-8"), source_hash(path)
-    values = parameters(nbformat.reads(before, as_version=4)) | {"preset": "quick"}
-    executed = nbformat.read(run(path, **values, out=out) / path.name, as_version=4)
-    if path.read_text("utf-8") != before:
-        raise ValueError(f"{path}: the notebook was edited while it ran; nothing is stored.")
-    notebook = tidy(executed)
-    notebook.metadata["cvlib"] = {"preset": "quick", "source_hash": digest}
-    write_atomically(path, nbformat.writes(notebook) + "\n")
+    try:
+        (path,) = Path(folder).glob("*.ipynb")
+        executed = nbformat.read(path, as_version=4)
+        ran = executed.metadata["cvlib"]
+    except (KeyError, ValueError):
+        raise ValueError(f"{folder}: the folder holds no finished run.") from None
+    chapter = Path(course) / path.name
+    notebook = nbformat.read(chapter, as_version=4)
+    values = parameters(notebook)
+    if ran["preset"] not in presets(chapter):
+        raise ValueError(f"{folder}: the run's preset is {ran['preset']!r}, not 'full'.")
+    for name in ("data", "seed"):
+        if ran[name] != values[name]:
+            raise ValueError(f"{folder}: the run's {name} is {ran[name]!r}, not {values[name]!r}.")
+    if ran["dirty"] is not False:
+        raise ValueError(f"{folder}: the run's code was that of no commit; commit, and run again.")
+    if ran["cells"] != cells_hash(chapter):
+        raise ValueError(f"{folder}: the code cells of {chapter} are not those that ran.")
+    injected = "injected-parameters"
+    done = [c for c in executed.cells if c.cell_type == "code"]
+    done = [c for c in done if injected not in c.metadata.get("tags", [])]
+    mine = [c for c in notebook.cells if c.cell_type == "code"]
+    for cell, twin in zip(mine, done, strict=True):
+        cell.outputs = twin.outputs
+    tidy(notebook)
+    notebook.metadata["cvlib"] = {key: ran[key] for key in ("preset", "commit", "cells")}
+    write_atomically(chapter, nbformat.writes(notebook) + "\n")
+    if ran["preset"] == "full":
+        for path in Path(folder, "records").glob("*.json"):
+            write_atomically(Path(records) / path.name, path.read_text("utf-8"))
+    return chapter
 
 
 def tidy(notebook):
-    """`notebook` without injected cells, and without what differs from run to run."""
-    injected = "injected-parameters"
-    notebook.cells = [c for c in notebook.cells if injected not in c.metadata.get("tags", [])]
+    """Leave out of `notebook` what differs from run to run or from machine to machine."""
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept = {key: cell.metadata[key] for key in ("tags", "jupyter") if key in cell.metadata}
+        cell.metadata = nbformat.from_dict(kept)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, 1):
         cell.execution_count = count
@@ -57,18 +84,16 @@ def tidy(notebook):
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": kernel, "language_info": {"name": "python"}}
     )
-    return notebook
 
 
 def main():
     if not sys.argv[1:]:
-        sys.exit("usage: python -m ci.store_outputs NOTEBOOK...")
-    for path in sys.argv[1:]:
+        sys.exit("usage: python -m ci.store_outputs FOLDER...")
+    for folder in sys.argv[1:]:
         try:
-            store_outputs(path)
+            print(f"{store_outputs(folder)}: outputs stored.")
         except (OSError, ValueError) as error:
             sys.exit(str(error))
-        print(f"{path}: outputs stored.")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def record(
     keras = sys.modules.get("keras")
     backend = keras.backend.backend() if keras else None
     accelerator, device_bytes = _accelerator(backend)
-    commit, dirty = _commit()
+    commit, dirty = checkout()
     content = {
         "system": system,
         "settings": settings or {},
@@ -141,6 +141,16 @@ def write_atomically(path, text):
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@functools.cache
+def checkout():
+    """Commit of the checkout that this file belongs to and whether its code differs, or None."""
+    git = ("git", "-C", str(Path(__file__).resolve().parent))
+    if not _output(*git, "ls-files", "--error-unmatch", Path(__file__).name):
+        return None, None
+    changes = _output(*git, "status", "--porcelain", "--", ":(top)", ":(top,exclude)results")
+    return _output(*git, "rev-parse", "HEAD"), bool(changes)
 
 
 def _load(path):
@@ -260,16 +270,6 @@ def _processor():
 def _driver():
     found = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return found and found.splitlines()[0]
-
-
-@functools.cache
-def _commit():
-    """Commit of the checkout that this file belongs to and whether its code differs, or None."""
-    git = ("git", "-C", str(Path(__file__).resolve().parent))
-    if not _output(*git, "ls-files", "--error-unmatch", Path(__file__).name):
-        return None, None
-    changes = _output(*git, "status", "--porcelain", "--", ":(top)", ":(top,exclude)results")
-    return _output(*git, "rev-parse", "HEAD"), bool(changes)
 
 
 def _output(*command):

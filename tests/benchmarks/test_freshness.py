@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks.freshness import ROOT, source_hash
+from benchmarks.freshness import ROOT, cells_hash, source_hash
 
 MODULES = {
     "cvlib/__init__.py": "",
@@ -75,6 +75,12 @@ def test_cells_count_without_their_comments(hashed):
     assert hashed(None, "x = 1", "y = 1") != hashed(None, "x = 1\ny = 1")
     # A text that stands alone in a cell is shown, unlike a docstring.
     assert hashed(None, "'a'") != hashed(None, "'b'")
+
+
+def test_the_hash_of_the_cells_knows_nothing_of_the_library(tmp_path, notebook):
+    first = cells_hash(notebook("from cvlib import no_such_thing", "x = 1  # one"))
+    assert cells_hash(notebook("from cvlib import no_such_thing", "x = (1)")) == first
+    assert cells_hash(notebook("from cvlib import no_such_thing", "x = 2")) != first
 
 
 def test_the_defaults_in_the_parameters_cell_count(tmp_path, notebook):

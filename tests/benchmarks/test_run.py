@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks.freshness import ROOT
+from benchmarks.freshness import ROOT, cells_hash
 from benchmarks.run import cell_name, find_notebook, parameter_names, run
 from cvlib.records import load_records
 
@@ -25,7 +25,9 @@ def run_command(tmp_path, *arguments):
 
 def test_a_run_leaves_its_records_and_its_notebook(tmp_path, notebook):
     check = "import os, sys; assert seed == 3 and preset == 'quick' and os.path.isabs(data[4:])"
-    notebook(check, "assert 'tensorflow' not in sys.modules", RECORD.replace("data", "'voc:x'"))
+    path = notebook(
+        check, "assert 'tensorflow' not in sys.modules", RECORD.replace("data", "'voc:x'")
+    )
     done = run_command(tmp_path, "--data", "voc:$MY_DATA/x", "--seed", "3")
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "out").iterdir()
@@ -36,9 +38,12 @@ def test_a_run_leaves_its_records_and_its_notebook(tmp_path, notebook):
         "python -m benchmarks.run 02 --preset quick --data 'voc:$MY_DATA/x' --seed 3"
     )
     assert str(tmp_path) not in next((folder / "records").iterdir()).read_text()
-    assert json.loads((folder / "02_boxes.ipynb").read_text())["cells"][1]["metadata"]["tags"] == [
-        "injected-parameters"
-    ]
+    executed = json.loads((folder / "02_boxes.ipynb").read_text())
+    assert executed["cells"][1]["metadata"]["tags"] == ["injected-parameters"]
+    made_by = executed["metadata"]["cvlib"]
+    assert (made_by["preset"], made_by["data"], made_by["seed"]) == ("quick", "voc:$MY_DATA/x", 3)
+    assert (made_by["commit"], made_by["dirty"]) == (found["commit"], found["dirty"])
+    assert made_by["cells"] == cells_hash(path) == cells_hash(folder / "02_boxes.ipynb")
 
 
 def test_an_error_is_one_sentence_and_its_records_do_not_count(tmp_path, notebook):

@@ -3,6 +3,9 @@
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from benchmarks.freshness import cells_hash
+
+COMMAND = "python -m benchmarks.run 03 --preset full --data scenes --seed 3"
 PARAMETERS = 'preset = "quick"\ndata = "scenes"\nseed = 3'
 
 
@@ -18,7 +21,11 @@ def chapter(*cells, parameters=PARAMETERS):
     return new_notebook(cells=[stored(parameters, metadata={"tags": ["parameters"]}), *cells])
 
 
-def write_chapter(folder, *cells):
-    """Write `chapter(*cells)` to 03_pose.ipynb in `folder`; returns its path."""
-    nbformat.write(chapter(*cells), folder / "03_pose.ipynb")
-    return folder / "03_pose.ipynb"
+def write_chapter(folder, *cells, name="03_pose.ipynb", **made_by):
+    """Write `chapter(*cells)` to `name` in `folder`, with outputs of a run; returns its path."""
+    book = chapter(*cells)
+    nbformat.write(book, folder / name)
+    made_by = {"preset": "full", "commit": "abc", "cells": cells_hash(folder / name)} | made_by
+    book.metadata["cvlib"] = made_by
+    nbformat.write(book, folder / name)
+    return folder / name

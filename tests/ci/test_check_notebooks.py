@@ -2,25 +2,22 @@ import subprocess
 
 import nbformat
 import pytest
-from chapters import chapter, stored, write_chapter
-from nbformat.v4 import new_code_cell, new_output
+from chapters import COMMAND, chapter, stored, write_chapter
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-from benchmarks.freshness import source_hash
 from ci import check_notebooks
 from ci.check_notebooks import (
     check_freshness,
     check_notebook,
     check_outputs,
     check_parameters,
+    check_pictures,
     check_repository,
 )
 
 
 def test_a_chapter_without_faults(tmp_path):
     path = write_chapter(tmp_path, "# Pose", stored("print(1)", "1\n"))
-    book = nbformat.read(path, as_version=4)
-    book.metadata["cvlib"] = {"source_hash": source_hash(path)}
-    nbformat.write(book, path)
     assert list(check_notebook(path, [], [], tmp_path)) == []
 
 
@@ -67,20 +64,49 @@ def test_a_url_and_a_ratio_are_no_paths():
     assert not list(check_outputs(chapter(stored("x", "see https://a.org/b/c, 3/4/5, a /b\n"))))
 
 
-def test_outputs_older_than_the_code_are_a_fault(tmp_path):
-    path = write_chapter(tmp_path, stored("print(1)", "1\n"))
-    book = nbformat.read(path, as_version=4)
-    book.metadata["cvlib"] = {"source_hash": source_hash(path)}
-    book.cells[1].source = "print(2)"
-    nbformat.write(book, path)
-    (sentence,) = check_freshness(book, path)
-    assert "ci.store_outputs course/03_pose.ipynb" in sentence
+def freshness(path, *commits):
+    records = [{"command": COMMAND, "commit": commit} for commit in commits]
+    return list(check_freshness(nbformat.read(path, as_version=4), path, records))
 
 
-def test_a_large_notebook_is_a_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(check_notebooks, "NOTEBOOK_BYTES", 100)
+def test_outputs_of_other_cells_are_a_fault(tmp_path):
+    path = write_chapter(tmp_path, "# Pose", stored("print(1)", "1\n"))
+    text = path.read_text()
+    path.write_text(text.replace("# Pose", "# A pose").replace("print(1)", "print( 1 )  # one"))
+    assert freshness(path) == []
+    path.write_text(text.replace("print(1)", "print(2)"))
+    (sentence,) = freshness(path)
+    assert "The code cells are not those whose outputs are stored" in sentence
+
+
+def test_outputs_and_records_of_one_run_name_one_commit(tmp_path):
     path = write_chapter(tmp_path)
-    assert f"has {path.stat().st_size} bytes" in next(check_notebook(path, [], [], tmp_path))
+    assert freshness(path, "abc", "abc") == freshness(path) == []
+    other = {"command": COMMAND.replace("--seed 3", "--seed 1"), "commit": "def"}
+    assert not [*check_freshness(nbformat.read(path, as_version=4), path, [other])]
+    assert freshness(path, "abc", "def") == [
+        "A record of the run is of commit def, the outputs of abc."
+    ]
+
+
+def test_only_the_first_chapters_may_store_another_preset_than_full(tmp_path):
+    assert freshness(write_chapter(tmp_path, preset="quick"), "def") == []
+    (sentence,) = freshness(write_chapter(tmp_path, name="09_rcnn.ipynb", preset="quick"))
+    assert "The stored outputs are of the preset 'quick'" in sentence
+    (sentence,) = freshness(write_chapter(tmp_path, preset="smoke"))
+    assert "'smoke'" in sentence
+
+
+def test_large_pictures_are_a_fault(monkeypatch):
+    monkeypatch.setattr(check_notebooks, "PICTURES_BYTES", 100)
+    drawn = stored("plot()")
+    drawn.outputs = [new_output("display_data", {"image/jpeg": "A" * 80, "text/plain": "x" * 99})]
+    drawing = new_markdown_cell("", attachments={"a.svg": {"image/svg+xml": "a" * 40}})
+    assert list(check_pictures(chapter(drawn, drawing))) == []
+    monkeypatch.setattr(check_notebooks, "PICTURES_BYTES", 99)
+    assert list(check_pictures(chapter(drawn, drawing))) == [
+        "The pictures have 100 bytes, over 99."
+    ]
 
 
 def test_the_repository_is_measured_without_what_git_ignores(tmp_path, monkeypatch):

@@ -1,13 +1,19 @@
+import json
+
 import nbformat
 import pytest
-from chapters import stored, write_chapter
+from chapters import COMMAND, stored, write_chapter
 
+from benchmarks import run as running
+from benchmarks.run import run
 from ci.check_notebooks import check_freshness, check_outputs
 from ci.nbval import compare, smoke_copy
 from ci.store_outputs import store_outputs
+from cvlib.records import load_records
 
 LOGGING = "import sys\nprint('log', file=sys.stderr)\npreset"
 EXACT = "# NBVAL_CHECK_OUTPUT\nprint(len(data))\nobject()"
+RECORD = "from cvlib.records import record\nrecord('mean pose', {'pcp': 0.5}, data)"
 
 
 @pytest.fixture(autouse=True)
@@ -15,44 +21,91 @@ def environment(monkeypatch):
     # A run sets these for its kernel; other tests must not see them.
     for name in ("CVLIB_RECORDS", "CVLIB_CHAPTER", "CVLIB_COMMAND"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setattr(running, "checkout", lambda: ("abc", False))
 
 
-def test_outputs_are_stored_and_compared_with_those_of_smoke(tmp_path, capfd):
-    path = write_chapter(tmp_path, "# Pose", stored(LOGGING), stored(EXACT))
-    store_outputs(path, tmp_path / "runs")
+@pytest.fixture
+def finished(tmp_path):
+    """`finished(**made_by)`: a chapter, and the folder of a run as if it had been made so."""
+    path = write_chapter(tmp_path, "# Pose", stored("1"))
+
+    def make(**made_by):
+        folder = tmp_path / "runs" / "03_pose-full"
+        folder.mkdir(parents=True)
+        made_by = {"data": "scenes", "seed": 3, "dirty": False} | made_by
+        write_chapter(folder, "# Old prose", stored("1", "printed\n"), **made_by)
+        return path, folder
+
+    return make
+
+
+def test_outputs_and_records_of_a_run_are_stored(tmp_path, capfd):
+    path = write_chapter(tmp_path, "# Pose", stored(LOGGING), stored(EXACT), stored(RECORD))
+    folder = run(path, "full", "scenes", 3, tmp_path / "runs")
+    path.write_text(path.read_text().replace("# Pose", "# A pose"))
+    assert store_outputs(folder, tmp_path, tmp_path / "records") == path
     content = path.read_bytes()
     book = nbformat.read(path, as_version=4)
-    assert [cell.get("execution_count") for cell in book.cells] == [1, None, 2, 3]
-    assert [output.data["text/plain"] for output in book.cells[2].outputs] == ["'quick'"]
+    assert [cell.get("execution_count") for cell in book.cells] == [1, None, 2, 3, 4]
+    assert book.cells[1].source == "# A pose"
+    assert [output.data["text/plain"] for output in book.cells[2].outputs] == ["'full'"]
     assert book.cells[3].outputs[0].text == "6\n"
     assert book.metadata.keys() == {"kernelspec", "language_info", "cvlib"}
+    assert book.metadata.cvlib.keys() == {"preset", "commit", "cells"}
     assert book.cells[0].metadata == {"tags": ["parameters"]}
-    assert not [*check_outputs(book), *check_freshness(book, path)]
+    (found,) = load_records(tmp_path / "records")
+    assert found["preset"] == "full" and found["command"] == COMMAND
+    assert not [*check_outputs(book), *check_freshness(book, path, [found | {"commit": "abc"}])]
 
     good = smoke_copy(path, tmp_path / "good")
     wrong = smoke_copy(path, tmp_path / "wrong").rename(tmp_path / "good" / "04_wrong.ipynb")
     assert path.read_bytes() == content
     book = nbformat.read(wrong, as_version=4)
-    book.cells[-1].outputs[0].text = "7\n"
+    book.cells[-2].outputs[0].text = "7\n"
     nbformat.write(book, wrong)
     assert compare([good, wrong]) == 1
-    assert "1 failed, 7 passed" in capfd.readouterr().out
+    assert "1 failed, 9 passed" in capfd.readouterr().out
 
 
-def test_a_chapter_that_fails_is_left_as_it_was(tmp_path):
-    path = write_chapter(tmp_path, stored("1 / 0"))
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="ZeroDivisionError"):
-        store_outputs(path, tmp_path / "runs")
-    assert path.read_bytes() == before
-
-
-def test_a_chapter_edited_while_it_runs_is_left_as_it_is(tmp_path):
-    path = write_chapter(tmp_path)
+def test_the_set_up_stays_folded(tmp_path, finished):
+    path, folder = finished()
     book = nbformat.read(path, as_version=4)
-    book.cells.append(stored(f"open({str(path)!r}, 'a').write(' ')"))
+    book.cells[2].metadata["jupyter"] = {"source_hidden": True}
     nbformat.write(book, path)
+    store_outputs(folder, tmp_path)
+    (cell,) = nbformat.read(path, as_version=4).cells[2:]
+    assert cell.metadata == {"jupyter": {"source_hidden": True}}
+    assert cell.outputs[0].text == "printed\n"
+
+
+@pytest.mark.parametrize(
+    "made_by, fault",
+    [
+        ({"preset": "smoke"}, "the run's preset is 'smoke', not 'full'"),
+        ({"data": "scenes:three"}, "the run's data is 'scenes:three', not 'scenes'"),
+        ({"seed": 1}, "the run's seed is 1, not 3"),
+        ({"dirty": True}, "code was that of no commit"),
+        ({"dirty": None}, "code was that of no commit"),
+        ({"cells": "of others"}, "03_pose.ipynb are not those that ran"),
+    ],
+)
+def test_other_runs_are_refused(tmp_path, finished, made_by, fault):
+    path, folder = finished(**made_by)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="was edited while it ran"):
-        store_outputs(path, tmp_path / "runs")
-    assert path.read_bytes() == before + b" "
+    with pytest.raises(ValueError, match=fault):
+        store_outputs(folder, tmp_path, tmp_path / "records")
+    assert path.read_bytes() == before and not (tmp_path / "records").exists()
+
+
+def test_a_quick_run_leaves_the_records_alone(tmp_path, finished):
+    path, folder = finished(preset="quick")
+    (folder / "records").mkdir()
+    (folder / "records" / "x.json").write_text("{}")
+    store_outputs(folder, tmp_path, tmp_path / "records")
+    assert json.loads(path.read_text())["metadata"]["cvlib"]["preset"] == "quick"
+    assert not (tmp_path / "records").exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no finished run"):
+        store_outputs(tmp_path, tmp_path)
