@@ -3,6 +3,7 @@
 `record` writes one JSON file per run; the tables and the claims are derived from these files only.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -15,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +66,8 @@ def record(
         seed: by default the notebook's variable of this name.
 
     Raises:
-        ValueError: a metric is not a finite number, or `per_image` lists differ in length.
+        ValueError: a metric is not a finite number, or `per_image` lists are not of finite numbers
+            or differ in length.
     """
     digest = None
     if not isinstance(data, str):
@@ -82,7 +85,7 @@ def record(
         "data_digest": digest,
         "split": split,
         "seed": _notebook_variable("seed") if seed is None else seed,
-        "metrics": {name: _finite(name, value) for name, value in metrics.items()},
+        "metrics": _metrics(metrics),
         "milliseconds": {
             stage: {"p50": _percentile(times, 50), "p90": _percentile(times, 90), "n": len(times)}
             for stage, times in (milliseconds or {}).items()
@@ -113,6 +116,7 @@ def record(
     # A line for each field: a pretty printer would give each image's value a line of its own.
     lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
     folder = Path(os.environ.get("CVLIB_RECORDS", "records"))
+    remove_leftovers(folder)
     write_atomically(folder / f"{name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -120,7 +124,8 @@ def load_records(folder):
     """The records in `folder`, dicts in the order of their file names.
 
     Raises:
-        ValueError: the folder does not exist, or one of its .json files is not a whole record.
+        ValueError: the folder does not exist, or one of its .json files is not a whole record, or
+            not of finite numbers.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -128,19 +133,45 @@ def load_records(folder):
     return [_load(path) for path in sorted(folder.glob("*.json"))]
 
 
-def write_atomically(path, text):
-    """Write `text` to `path` so that a reader finds the old file or the new, never a part."""
+def write_atomically(path, content, replace=True):
+    """Write `content`, a text or bytes, so that a reader finds the old file or the new, whole.
+
+    Raises:
+        FileExistsError: `replace` is False and there is a file, of another process perhaps.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads.
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _move_to_new(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _move_to_new(temporary, path):
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # A file system without links: of two who start at once, the second wins.
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+def remove_leftovers(folder):
+    """Remove what writers into `folder` left when they were killed, more than a minute ago."""
+    for path in Path(folder).glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # Another process was faster.
+            if time.time() - path.stat().st_mtime > 60:
+                path.unlink()
 
 
 @functools.cache
@@ -156,17 +187,30 @@ def checkout():
 def _load(path):
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path}: the record is not valid JSON.") from None
     if not isinstance(content, dict) or not {*IDENTITY, "metrics", "per_image"} <= content.keys():
         raise ValueError(f"{path}: the file is not a record.")
+    try:
+        _metrics(content["metrics"])
+        _per_image(content["per_image"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return content
+
+
+def _metrics(values):
+    if not isinstance(values, dict):
+        raise ValueError(f"Metrics are a dict from names to numbers, not {values!r}.")
+    return {name: _finite(name, value) for name, value in values.items()}
 
 
 def _finite(name, value):
     try:
+        if isinstance(value, str) or np.ndim(value):  # float would take "0.5" and, of NumPy, [0.5].
+            raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise ValueError(f"The metric {name!r} is {value!r}, which is not a number.") from None
     if not math.isfinite(number):
         raise ValueError(f"The metric {name!r} is {number}, which no record holds.")
@@ -174,7 +218,12 @@ def _finite(name, value):
 
 
 def _per_image(values):
-    values = {name: np.round(np.asarray(v, float), 4) for name, v in values.items()}
+    try:
+        values = {name: np.round(np.asarray(v, float), 4) for name, v in values.items()}
+        if any(array.ndim != 1 for array in values.values()):
+            raise ValueError
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        raise ValueError("The per-image values are not a dict of lists of numbers.") from None
     if len({array.shape for array in values.values()}) > 1:
         raise ValueError(f"The per-image values of {', '.join(values)} differ in length.")
     for name, array in values.items():

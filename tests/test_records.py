@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -63,11 +65,40 @@ def test_numbers_of_numpy_become_plain(folder):
     assert (found["metrics"]["mAP"], found["settings"]["k"], found["seed"]) == (0.5, 3, 7)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", [1, 2]])
+NO_NUMBERS = [float("nan"), float("inf"), "high", "0.5", [1, 2], [1], None, {}, 10**400]
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, np.ones(1), [[1], []]], ids=lambda v: str(v)[:9])
 def test_a_metric_that_is_no_finite_number_is_refused(folder, value):
     with pytest.raises(ValueError, match="'box_iou'"):
         measure(metrics={"box_iou": value})
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        *(({"metrics": {"box_iou": value}}, "The metric 'box_iou' is") for value in NO_NUMBERS),
+        ({"metrics": [0.5]}, "Metrics are a dict"),
+        ({"per_image": [0.5]}, "per-image values are not a dict of lists"),
+        ({"per_image": {"box_iou": "high"}}, "per-image values are not a dict of lists"),
+        ({"per_image": {"box_iou": [[0.5, 1]]}}, "per-image values are not a dict of lists"),
+        ({"per_image": {"box_iou": [float("nan")]}}, "per-image values .* not all finite"),
+    ],
+)
+def test_a_record_that_was_changed_is_refused_when_it_is_read(folder, changes, message):
+    measure()
+    (path,) = folder.iterdir()
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=f"{path.name}: .*{message}") as error:
+        load_records(folder)
+    assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("values", [0.5, [[0.5]], ["high"]])
+def test_per_image_values_that_are_no_list_of_numbers_are_refused(folder, values):
+    with pytest.raises(ValueError, match="per-image values are not a dict of lists of numbers"):
+        measure(per_image={"box_iou": values})
 
 
 def test_per_image_values_are_rounded_and_of_one_length(folder):
@@ -95,7 +126,12 @@ def test_no_absolute_path_enters_a_record(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text, message", [('{"system": "Loc', "not valid JSON"), ('{"a": 1}', "not a record")]
+    "text, message",
+    [
+        ('{"system": "Loc', "not valid JSON"),
+        ("[" * 200_000, "not valid JSON"),
+        ('{"a": 1}', "not a record"),
+    ],
 )
 def test_a_half_written_or_foreign_file_is_named(folder, text, message):
     measure()
@@ -115,6 +151,31 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
         write_atomically(tmp_path / "a.json", "new \ud800")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_a_write_that_must_not_replace(tmp_path):
+    write_atomically(tmp_path / "a.json", "old", replace=False)
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "a.json", "new", replace=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_without_links_a_file_is_made_all_the_same(tmp_path, monkeypatch):
+    def link(*paths):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", link)
+    write_atomically(tmp_path / "a.json", "new", replace=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_killed_writers_left_is_removed_and_what_others_write_is_not(folder):
+    for name, age in ((".killed.tmp", 100), (".written.tmp", 0)):
+        (folder / name).write_text("{")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    measure()
+    assert [p.name for p in folder.glob(".*")] == [".written.tmp"]
 
 
 def test_recording_loads_no_backend(tmp_path):

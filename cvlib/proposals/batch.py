@@ -1,15 +1,15 @@
 """Proposals for many images, on all cores, kept on disk."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import multiprocessing
 import os
 import sys
-import tempfile
 import time
-import zipfile
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,11 +19,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cvlib.proposals.proposals import Proposals, rgb
-from cvlib.records import write_atomically
+from cvlib.records import remove_leftovers, write_atomically
 
-# Raised whenever a method's proposals change: caches made before are then refused.
-VERSION = 2
-KEYS = ("boxes", "scores", "masked", "ends", "runs")  # of a file
+# Raised whenever a method's proposals or the files change: caches made before are then refused.
+VERSION = 3
+KEYS = ("boxes", "scores", "masked", "ends", "runs", "checksum")  # of a file
 
 
 def propose(images, method, cache=None, workers=None, progress=False):
@@ -74,9 +74,11 @@ class Cache:
         known = {"method": type(method).__name__, "version": VERSION}
         self.settings = json.dumps(known | dataclasses.asdict(method))
         path = self.folder / "settings.json"
+        remove_leftovers(self.folder)
         if not path.exists():
-            write_atomically(path, self.settings)
-        elif (before := path.read_text("utf-8")) != self.settings:
+            with contextlib.suppress(FileExistsError):  # Another process was faster.
+                write_atomically(path, self.settings, replace=False)
+        if (before := path.read_text("utf-8")) != self.settings:
             raise ValueError(
                 f"{self.folder}: the proposals there were made with {before}, not with "
                 f"{self.settings}: name another folder."
@@ -96,11 +98,14 @@ class Cache:
         path = self.path(image)
         try:
             with np.load(path) as file:
-                boxes, scores, masked, ends, runs = (file[key] for key in KEYS)
+                *arrays, checksum = (file[key] for key in KEYS)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            raise ValueError(f"{path}: the proposals are damaged: delete the file.") from None
+        except Exception:  # Damaged files raise in zipfile and NumPy whatever there is.
+            checksum, arrays = None, []
+        if str(checksum) != _checksum(path, arrays):
+            raise ValueError(f"{path}: the proposals are damaged: delete the file.")
+        boxes, scores, masked, ends, runs = arrays
         runs = [part.tobytes() for part in np.split(runs, ends)][: len(ends)]
         size = list(image.shape[:2])
         masks = [{"size": size, "counts": counts} for counts in runs]
@@ -108,22 +113,25 @@ class Cache:
 
     def save(self, image, proposals):
         """Keeps the `Proposals` of an image (H, W, 3) uint8."""
+        path = self.path(image)
         runs = [mask["counts"] for mask in proposals.masks or []]
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file,
-                    boxes=proposals.boxes,
-                    scores=proposals.scores,
-                    masked=proposals.masks is not None,
-                    ends=np.cumsum([len(counts) for counts in runs], dtype=int),
-                    runs=np.frombuffer(b"".join(runs), np.uint8),
-                )
-            os.replace(temporary, self.path(image))
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        arrays = [
+            proposals.boxes,
+            proposals.scores,
+            np.array(proposals.masks is not None),
+            np.cumsum([len(counts) for counts in runs], dtype=int),
+            np.frombuffer(b"".join(runs), np.uint8),
+        ]
+        file = io.BytesIO()
+        np.savez(file, **dict(zip(KEYS, [*arrays, _checksum(path, arrays)], strict=True)))
+        write_atomically(path, file.getvalue())
+
+
+def _checksum(path, arrays):
+    """Of the arrays with their types and shapes, in the file of one image with one setting."""
+    described = "".join(f"{array.dtype.str}{array.shape}" for array in arrays)
+    content = path.name.encode() + described.encode() + b"".join(a.tobytes() for a in arrays)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _propose(method, cache, image):

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -115,21 +116,30 @@ def test_a_process_killed_while_it_writes_leaves_no_part(tmp_path):
 import os
 import numpy as np
 from cvlib.proposals import RandomBoxes, propose
-real = np.savez
-def killed(file, **arrays):
-    real(file, **arrays)
-    file.seek(100)
-    file.truncate()
-    file.flush()
-    os._exit(9)
-np.savez = killed
+os.replace = lambda *paths: os._exit(9)
 propose([np.zeros((9, 9, 3), np.uint8)], RandomBoxes(), {str(tmp_path)!r}, workers=1)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     image = np.zeros((9, 9, 3), np.uint8)
     assert not list(tmp_path.glob("*.npz"))
+    (leftover,) = tmp_path.glob(".*.tmp")
+    os.utime(leftover, (0, 0))
     found = propose([image], RandomBoxes(), tmp_path, workers=1)
     assert same(found, [RandomBoxes()(image)])
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_of_two_who_start_a_cache_at_once_one_is_refused(tmp_path, monkeypatch):
+    write = batch.write_atomically
+
+    def late(path, content, **options):
+        monkeypatch.setattr(batch, "write_atomically", write)
+        batch.Cache(tmp_path, RandomBoxes(seed=1))
+        write(path, content, **options)
+
+    monkeypatch.setattr(batch, "write_atomically", late)
+    with pytest.raises(ValueError, match='"seed": 1.*name another folder'):
+        batch.Cache(tmp_path, RandomBoxes(seed=2))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", None])
@@ -139,6 +149,40 @@ def test_a_damaged_file_is_named(tmp_path, content):
     (path,) = tmp_path.glob("*.npz")
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
     with pytest.raises(ValueError, match=rf"{path.name}: the proposals are damaged"):
+        propose(dataset, RandomBoxes(), tmp_path, workers=1)
+
+
+@pytest.mark.parametrize(
+    "key, change",
+    [
+        ("boxes", lambda a: a.reshape(-1)),
+        ("boxes", lambda a: a.astype("float64")),
+        ("boxes", lambda a: a.view("int32")),
+        ("boxes", lambda a: a + 1),
+        ("scores", lambda a: a[:-1]),
+        ("masked", lambda a: ~a),
+        ("ends", lambda a: a[:-1]),
+        ("runs", lambda a: a[::-1]),
+        ("checksum", lambda a: a.reshape(1)),
+    ],
+)
+def test_arrays_that_were_changed_are_refused(tmp_path, key, change):
+    dataset, method = load("scenes", "test")[:1], SelectiveSearch("single", masks=True)
+    propose(dataset, method, tmp_path, workers=1)
+    (path,) = tmp_path.glob("*.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {key: change(arrays[key])})
+    with pytest.raises(ValueError, match=rf"{path.name}: the proposals are damaged"):
+        propose(dataset, method, tmp_path, workers=1)
+
+
+def test_the_file_of_another_image_is_refused(tmp_path):
+    dataset = load("scenes", "test")[:2]
+    propose(dataset, RandomBoxes(), tmp_path, workers=1)
+    one, other = tmp_path.glob("*.npz")
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="the proposals are damaged"):
         propose(dataset, RandomBoxes(), tmp_path, workers=1)
 
 
