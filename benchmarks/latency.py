@@ -9,6 +9,7 @@ import argparse
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from cvlib.records import record
@@ -28,9 +29,15 @@ def time_system(system, batch_size, runs=50, warmup=10):
     Returns:
         Dict from `"graph"` and the names of the stages, in their order, to lists of `runs` times.
     """
-    size = system.inputs[0].shape[1:3]
+    size = resolution(system)
     stages = {"graph": system, **dict(system.stages())}
     return {name: _time(stage, batch_size, size, runs, warmup) for name, stage in stages.items()}
+
+
+def resolution(system, default=128):
+    """(height, width) of the images that a system takes; `default` where it takes any."""
+    images = system.input["images"] if isinstance(system.input, dict) else system.input
+    return tuple(length or default for length in images.shape[1:3])
 
 
 def _time(model, batch_size, size, runs, warmup):
@@ -39,7 +46,7 @@ def _time(model, batch_size, size, runs, warmup):
         255 * noise.random((batch_size, *_shape(tensor, size)), np.float32)
         for tensor in model.inputs
     ]
-    inputs = inputs[0] if len(inputs) == 1 else inputs
+    inputs = keras.tree.pack_sequence_as(model.input, inputs)
     times = []
     for _ in range(warmup + runs):
         start = time.perf_counter()
@@ -73,7 +80,7 @@ def main():
             data="noise",
             settings={"model": args.model.stem, "batch_size": batch_size},
             model=system,
-            resolution=system.inputs[0].shape[1:3],
+            resolution=resolution(system),
             milliseconds=times,
         )
         for name, values in times.items():

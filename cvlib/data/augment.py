@@ -15,6 +15,8 @@ from PIL import Image
 # ITU-R 601: the weights of red, green and blue in the grey that keeps a colour's lightness.
 LUMA = np.array([0.299, 0.587, 0.114])
 
+MEAN_COLOR = (124, 116, 104)  # of ImageNet's photographs: what is outside an image
+
 
 @dataclass(frozen=True)
 class Augment:

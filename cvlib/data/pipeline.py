@@ -11,6 +11,7 @@ from PIL import Image
 
 from cvlib import masks as rle
 from cvlib.data.augment import (
+    MEAN_COLOR,
     areas,
     clip_to_view,
     letterbox,
@@ -22,7 +23,6 @@ from cvlib.data.sample import DataError
 
 VOID = 255
 SLIVER = 0.05  # proposals of which a smaller fraction is left in the view are dropped
-MEAN_COLOR = (124, 116, 104)  # of ImageNet's photographs: what is outside an image
 
 # The annotation that each kind of targets cannot do without.
 _NEEDS = {
@@ -110,8 +110,8 @@ def batches(
 
     Returns:
         A `grain.IterDataset` with `num_samples`, `steps_per_epoch` (an epoch ends with the batch
-        that holds its last sample) and `left_out` (by `image_id`, how many objects were over
-        `max_objects` when it was last read).
+        that holds its last sample), `classes` (the dataset's) and `left_out` (by `image_id`, how
+        many objects were over `max_objects` when it was last read).
 
     Raises:
         ValueError: an argument has no such value, the dataset is empty, there are not as many
@@ -200,6 +200,7 @@ def batches(
     data.num_samples = len(dataset)
     data.steps_per_epoch = math.ceil(len(dataset) / batch_size)
     data.left_out = left_out
+    data.classes = dataset.classes
     return data
 
 

@@ -110,22 +110,26 @@ def _application(name, x, weights, alpha):
     return {stride: network.get_layer(layer).output for stride, layer in _MAPS[name].items()}
 
 
-def layers_above(backbone, frozen_to=None):
-    """The layers of a backbone that are trained when those up to a map are frozen.
+def freeze(backbone, up_to=None):
+    """Freezes the layers of a backbone up to a map, and makes the others trainable.
 
     R-CNN and its successors keep the first layers of a pretrained network as they are (Fast R-CNN,
     Girshick 2015, section 4.5).
 
     Args:
         backbone: a model from `backbone`.
-        frozen_to: name of a map (`"stride8"`), or None to train all layers.
+        up_to: name of a map (`"stride8"`), or None to train all layers.
+
+    Returns:
+        List of the layers that are trained.
 
     Raises:
         ValueError: the backbone has no map of this name.
     """
-    if frozen_to is None:
-        return backbone.layers
-    if frozen_to not in backbone.output:
-        raise ValueError(f"`frozen_to` is one of {', '.join(backbone.output)}, not {frozen_to!r}.")
-    frozen = keras.Model(backbone.input, backbone.output[frozen_to]).layers
-    return [layer for layer in backbone.layers if layer not in frozen]
+    if up_to is not None and up_to not in backbone.output:
+        raise ValueError(f"`frozen_to` is one of {', '.join(backbone.output)}, not {up_to!r}.")
+    frozen = [] if up_to is None else keras.Model(backbone.input, backbone.output[up_to]).layers
+    trained = [layer for layer in backbone.layers if layer not in frozen]
+    for layer in backbone.layers:
+        layer.trainable = layer in trained
+    return trained

@@ -4,8 +4,9 @@ import keras
 from keras import layers, ops
 
 from cvlib import losses
+from cvlib.boxes import CENTRAL_HALF, convert
 from cvlib.metrics.localization import BoxIoU, LabelAccuracy, LocalizationAccuracy
-from cvlib.models.backbone import layers_above
+from cvlib.models.backbone import freeze
 from cvlib.models.system import System
 from cvlib.targets import left_to_right
 
@@ -58,6 +59,8 @@ class Localizer(System):
     appendix A; R-CNN (Girshick et al. 2014), appendix C; Fast R-CNN (Girshick 2015), section 2.1.
     """
 
+    loss_names = ("classification", "box")
+
     def __init__(
         self,
         backbone,
@@ -102,8 +105,10 @@ class Localizer(System):
             ),
             name="heads",
         )
-        super().__init__(images, heads(last_map), **kwargs)
+        found = heads(last_map)
+        super().__init__(images, found, **kwargs)
         self.backbone, self.heads = backbone, heads
+        self._parts = {"backbone": (images, last_map), "heads": (last_map, found)}
         self._config = {
             "num_classes": num_classes,
             "size": tuple(size),
@@ -115,9 +120,7 @@ class Localizer(System):
             "dropout": dropout,
             "frozen_to": frozen_to,
         }
-        self._trunk = layers_above(backbone, frozen_to)
-        for layer in backbone.layers:
-            layer.trainable = layer in self._trunk
+        self._trunk = freeze(backbone, frozen_to)
         self._box_head = [heads.get_layer("offsets")]
         if attach == "conv":
             self._box_head.append(heads.get_layer("box_fc"))
@@ -150,6 +153,7 @@ class Localizer(System):
         """
         _check("train", train, ("classifier", "boxes", "both"))
         _check("box_loss", box_loss, _BOX_LOSSES)
+        super().compile(optimizer, **kwargs)
         self._class_weight = 0.0 if train == "boxes" else 1.0
         self._box_weight = {"classifier": 0.0, "boxes": 1.0, "both": box_weight}[train]
         self._box_loss = _BOX_LOSSES[box_loss]
@@ -157,30 +161,27 @@ class Localizer(System):
             layer.trainable = train != "boxes"
         for layer in self._box_head:
             layer.trainable = train != "classifier"
-        super().compile(optimizer, **kwargs)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if sample_weight is not None:
-            raise ValueError("Localizer takes no sample weights.")
+    def compute_losses(self, y, outputs):
         truth = self._responsible(y)
         present = truth["labels"] >= 0
         labels = ops.maximum(truth["labels"], 0)
         background = self._config["background"]
         classification = keras.losses.sparse_categorical_crossentropy(
             ops.where(present, labels, self._config["num_classes"]) if background else labels,
-            y_pred["logits"],
+            outputs["logits"],
             from_logits=True,
         )
-        height, width = self._config["size"]
-        target = truth["boxes"] / ops.array([width, height, width, height], "float32")
-        offsets = y_pred["class_boxes"]
+        target = convert(truth["boxes"], "xyxy", "rel_xyxy", *self._config["size"])
+        offsets = outputs["class_boxes"]
         if self._config["boxes"] == "per_class":
             offsets = ops.take_along_axis(offsets, labels[..., None, None], axis=2)
         regression = self._box_loss(target, offsets[:, :, 0])
         classified = ops.ones_like(present) if background else present
-        of_classes = _mean_where(classified, classification)
-        of_boxes = _mean_where(present, regression)
-        return self._class_weight * of_classes + self._box_weight * of_boxes
+        return {
+            "classification": self._class_weight * losses.mean_where(classified, classification),
+            "box": self._box_weight * losses.mean_where(present, regression),
+        }
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         truth, found = self._responsible(y), self._responsible(y_pred)
@@ -190,9 +191,6 @@ class Localizer(System):
 
     def _responsible(self, objects):
         return left_to_right(objects["boxes"], objects["labels"], self._config["num_objects"])
-
-    def stages(self):
-        return [("backbone", self.backbone), ("heads", self.heads)]
 
 
 def _check(name, value, allowed):
@@ -206,23 +204,18 @@ def _fully_connected(maps, units, dropout, name):
     return layers.Dropout(dropout)(x)
 
 
-def _mean_where(counted, values):
-    counted = ops.cast(counted, "float32")
-    return ops.sum(counted * values) / ops.maximum(ops.sum(counted), 1)
-
-
 def _decode(logits, offsets, num_classes, size):
     """Logits (B, K, C or C + 1) and offsets (B, K, 1 or C, 4) to detections, beside what the
     losses need."""
     # Boxes start as the central half of the image, so that they overlap the objects at once.
-    class_boxes = offsets + ops.array([0.25, 0.25, 0.75, 0.75], "float32")
+    class_boxes = offsets + ops.array(CENTRAL_HALF, "float32")
     probabilities = ops.softmax(logits)[..., :num_classes]
-    labels = ops.argmax(probabilities, axis=-1)
+    # An argmax of floats cannot be exported to ONNX.
+    labels = ops.top_k(probabilities, 1)[1][..., 0]
     boxes = class_boxes
     if boxes.shape[2] > 1:
         boxes = ops.take_along_axis(boxes, labels[..., None, None], axis=2)
-    height, width = size
-    boxes = ops.clip(boxes[:, :, 0], 0, 1) * ops.array([width, height, width, height], "float32")
+    boxes = convert(ops.clip(boxes[:, :, 0], 0, 1), "rel_xyxy", "xyxy", *size)
     return {
         "logits": logits,
         "class_boxes": class_boxes,

@@ -5,9 +5,9 @@ import numpy as np
 from keras import layers, ops
 
 from cvlib import losses
-from cvlib.boxes import area
+from cvlib.boxes import CENTRAL_HALF, area, clip
 from cvlib.layers import BoxMerging, DenseToConv, InterleaveOffsets, ShiftedMaxPooling2D
-from cvlib.models.backbone import layers_above
+from cvlib.models.backbone import freeze
 from cvlib.models.system import System
 
 STRIDE = 16  # of the trunk's last map, in pixels
@@ -69,6 +69,7 @@ class OverFeat(System):
     """
 
     detections = (*System.detections, "probabilities")
+    loss_names = ("classification", "box")
 
     def __init__(
         self,
@@ -121,7 +122,11 @@ class OverFeat(System):
         super().__init__(images, found | merged, **kwargs)
         self.backbone, self.heads, self.grids = backbone, heads, grids
         self.windows = np.concatenate(windows).astype("float32")
-        self._parts = {"trunk": (images, maps), "heads": (maps, found), "merging": (found, merged)}
+        self._parts = {
+            "trunk": (images, maps),
+            "heads": (maps, found),
+            "merging": (list(found.values()), merged),
+        }
         self._config = {
             "num_classes": num_classes,
             "size": tuple(size),
@@ -133,9 +138,7 @@ class OverFeat(System):
             "dropout": dropout,
             "frozen_to": frozen_to,
         }
-        trained = layers_above(backbone, frozen_to)
-        for layer in backbone.layers:
-            layer.trainable = layer in trained
+        freeze(backbone, frozen_to)
 
     def slide(self, **changes):
         """The same network, with the same weights, over other images.
@@ -152,20 +155,22 @@ class OverFeat(System):
             optimizer: as in `keras.Model.compile`, like `**kwargs`.
             box_weight: factor of the box loss, which is added to the cross-entropy.
         """
-        self._box_weight = box_weight
         super().compile(optimizer, **kwargs)
+        self._box_weight = box_weight
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_losses(self, y, outputs):
         labels, boxes = self._responsible(y["boxes"], y["labels"])
         classification = keras.losses.sparse_categorical_crossentropy(
-            labels, y_pred["logits"], from_logits=True
+            labels, outputs["logits"], from_logits=True
         )
         corner, side = _frames(self.windows)
-        target, found = ((b - corner) / side for b in (boxes, y_pred["window_boxes"]))
+        target, found = ((b - corner) / side for b in (boxes, outputs["window_boxes"]))
         regression = losses.smooth_l1(target, found, beta=0.1)
-        sees = ops.cast(labels < self._config["num_classes"], "float32")
-        regression = ops.sum(sees * regression) / ops.maximum(ops.sum(sees), 1)
-        return ops.mean(classification) + self._box_weight * regression
+        sees = labels < self._config["num_classes"]
+        return {
+            "classification": ops.mean(classification),
+            "box": self._box_weight * losses.mean_where(sees, regression),
+        }
 
     def _responsible(self, boxes, labels):
         """The object that each window answers for: labels (B, W), C for none, and boxes (B, W, 4).
@@ -183,30 +188,6 @@ class OverFeat(System):
         labels = ops.take_along_axis(labels, largest, axis=1)
         boxes = ops.take_along_axis(boxes, largest[..., None], axis=1)
         return ops.where(any_seen, labels, self._config["num_classes"]), boxes
-
-    def predict(self, images, **kwargs):
-        """Detections in images of this OverFeat's size, and `probabilities` (B, C) of the classes.
-
-        Otherwise as `System.predict`.
-
-        Raises:
-            ValueError: the images differ in size, or have another.
-        """
-        sizes = sorted({np.shape(image)[:2] for image in images})
-        if len(sizes) > 1:
-            raise ValueError(
-                f"The images of a batch have one size, not {' and '.join(map(_by, sizes))}: "
-                "resize them, or `slide` over each size by itself."
-            )
-        if sizes != [self._config["size"]]:
-            raise ValueError(
-                f"This OverFeat looks at images of {_by(self._config['size'])}, not "
-                f"{_by(*sizes)}: `slide(size=...)` makes one for other images."
-            )
-        return super().predict(np.asarray(images), **kwargs)
-
-    def stages(self):
-        return [(name, keras.Model(*ends)) for name, ends in self._parts.items()]
 
 
 def _heads(cells, channels, num_classes, hidden, dropout):
@@ -239,7 +220,7 @@ def _locate(logits, offsets, windows):
     """What the windows of all scales, a list of each, say: logits and boxes in the image."""
     corner, side = _frames(np.concatenate(windows))
     # Boxes start as the central half of their window, so that they overlap objects at once.
-    relative = ops.concatenate(offsets, axis=1) + np.float32([0.25, 0.25, 0.75, 0.75])
+    relative = ops.concatenate(offsets, axis=1) + np.float32(CENTRAL_HALF)
     return {"logits": ops.concatenate(logits, axis=1), "window_boxes": relative * side + corner}
 
 
@@ -249,9 +230,10 @@ def _detect(found, grids, size, merge):
     counts = [rows * columns for rows, columns in grids]
     ends = np.cumsum(counts)
     best = [ops.max(scores[:, end - n : end], axis=1) for n, end in zip(counts, ends, strict=True)]
-    height, width = size
-    boxes = ops.clip(found["window_boxes"], 0, np.float32([width, height, width, height]))
-    return {"probabilities": sum(best) / len(best), **merge(boxes, scores)}
+    return {
+        "probabilities": sum(best) / len(best),
+        **merge(clip(found["window_boxes"], *size), scores),
+    }
 
 
 def _frames(windows):

@@ -6,8 +6,8 @@ from keras import layers, ops
 
 from cvlib import losses
 from cvlib.layers import CropAndResize
-from cvlib.models.backbone import layers_above
-from cvlib.models.system import System
+from cvlib.models.backbone import freeze
+from cvlib.models.system import System, as_images
 
 _LOSSES = {
     "l2": losses.l2,
@@ -59,6 +59,7 @@ class PoseRegressor(System):
     """
 
     detections = ("keypoints", "keypoints_by_stage")
+    loss_names = ("joints",)
 
     def __init__(
         self,
@@ -85,9 +86,7 @@ class PoseRegressor(System):
             trunks.append(keras.models.clone_model(backbone))
             trunks[-1].set_weights(backbone.get_weights())
         for trunk in trunks:
-            trained = layers_above(trunk, frozen_to)
-            for layer in trunk.layers:
-                layer.trainable = layer in trained
+            freeze(trunk, frozen_to)
         networks = [
             _network(trunk, num_joints, side, features, hidden, dropout, f"stage{s}")
             for s, (trunk, side, features) in enumerate(
@@ -120,6 +119,12 @@ class PoseRegressor(System):
         }
         super().__init__({"images": images, "boxes": boxes}, outputs, **kwargs)
         self.backbone, self.networks = backbone, networks
+        # A stage sees what the stages before it found; the last one gives it all.
+        self._parts = {
+            network.name: ([images, boxes, *by_stage[:s]], by_stage[s])
+            for s, network in enumerate(networks)
+        }
+        self._parts[networks[-1].name] = ([images, boxes, *by_stage[:-1]], outputs)
         self._config = {
             "num_joints": num_joints,
             "stages": stages,
@@ -150,10 +155,32 @@ class PoseRegressor(System):
             raise ValueError(f"`train` is one of {', '.join(names)}, not {train!r}.")
         if loss not in _LOSSES:
             raise ValueError(f"`loss` is one of {', '.join(_LOSSES)}, not {loss!r}.")
-        self._stage, self._loss_name = 1 + names.index(train), loss
         super().compile(optimizer, **kwargs)
+        self._stage, self._loss_name = 1 + names.index(train), loss
 
-    def fit(self, dataset, jitter=0.1, joints_per_image=4, seed=0, **kwargs):
+    def compute_losses(self, y, outputs):
+        """The loss of the stage that `compile` chose, on crops as the stages before it give."""
+        boxes, joints = _persons(y)
+        sides = boxes[:, None, 2:] - boxes[:, None, :2]
+        if self._stage == 1:
+            sides = sides * self._config["box_scale"]
+        else:
+            sides = ops.sqrt(ops.sum(ops.square(sides), axis=-1, keepdims=True))
+            sides = sides * self._config["joint_scale"]
+        sides = ops.where(sides > 0, sides, 1)
+        found = outputs["keypoints_by_stage"][:, self._stage - 1, :, :2]
+        errors = _LOSSES[self._loss_name](joints[..., :2] / sides, found / sides)
+        return {"joints": losses.mean_where(joints[..., 2] > 0, errors)}
+
+    def evaluate(self, x, y=None, **kwargs):
+        """The loss of the stage that `compile` chose, of `x` and `y` as `fit` takes them."""
+        if y is not None:
+            return super().evaluate({"images": x, "boxes": _persons(y)[0]}, y, **kwargs)
+        kwargs = {"steps": _number(x)} | kwargs
+        persons = (({"images": images, "boxes": _persons(y)[0]}, y) for images, y in x)
+        return super().evaluate(persons, **kwargs)
+
+    def fit(self, x, y=None, jitter=0.1, joints_per_image=4, seed=0, **kwargs):
         """Trains the stage that `compile` chose on crops that it would be given.
 
         Stage 1 learns from boxes that miss the person's by a little. A later stage learns from
@@ -162,8 +189,10 @@ class PoseRegressor(System):
         images (section 3.2 of the paper; all of its training images there).
 
         Args:
-            dataset: what `cvlib.data.batches(..., targets="keypoints", max_objects=1)` gives.
-                Joints that are not labelled are not learnt.
+            x: what `cvlib.data.batches(..., targets="keypoints", max_objects=1)` gives, or other
+                batches of that kind, or an array of images. Joints that are not labelled are not
+                learnt.
+            y: the targets of that array, a dict.
             jitter: standard deviation of the boxes' relative shift and of the logarithm of their
                 sides; of the sides alone for crops around joints.
             joints_per_image: how many joints of an image a later stage learns in a step, K at most.
@@ -176,8 +205,10 @@ class PoseRegressor(System):
         Raises:
             ValueError: the images have more than one person.
         """
-        network = self.networks[self._stage - 1]
         rng = np.random.default_rng(seed)
+        if y is not None:
+            x = _Arrays(x, y, kwargs.pop("batch_size", None) or 32, rng)
+        network = self.networks[self._stage - 1]
         if self._stage == 1:
             count = 1
 
@@ -185,16 +216,17 @@ class PoseRegressor(System):
                 return _jittered_boxes(person, joints, self._config["box_scale"], jitter, rng)
         else:
             count = min(joints_per_image, self._config["num_joints"])
-            errors = self._errors(dataset)
+            errors = self._errors(x)
 
             def crops(person, joints):
                 scale = self._config["joint_scale"]
                 return _displaced_crops(person, joints, errors, scale, count, jitter, rng)
 
         def simulated():
-            for images, y in dataset:
-                boxes, targets = crops(*_persons(y))
-                yield {"images": images, "boxes": boxes}, targets
+            while True:
+                for images, y in x:
+                    boxes, targets = crops(*map(np.asarray, _persons(y)))
+                    yield {"images": images, "boxes": boxes}, targets
 
         images = keras.Input((None, None, 3), name="images")
         boxes = keras.Input((count, 4), name="boxes")
@@ -203,12 +235,14 @@ class PoseRegressor(System):
         )
         learner.compile(
             self.optimizer,
-            lambda y_true, y_pred: _masked_loss(y_true, y_pred, _LOSSES[self._loss_name]),
+            lambda y_true, y_pred: losses.mean_where(
+                y_true[..., 2] > 0, _LOSSES[self._loss_name](y_true[..., :2], y_pred)
+            ),
             jit_compile=self.jit_compile,
             run_eagerly=self.run_eagerly,
         )
         # Keras warns that it cannot shuffle what is shuffled already.
-        kwargs = {"steps_per_epoch": dataset.steps_per_epoch, "shuffle": False} | kwargs
+        kwargs = {"steps_per_epoch": _number(x), "shuffle": False} | kwargs
         return learner.fit(simulated(), **kwargs)
 
     def _errors(self, dataset, images=512):
@@ -233,7 +267,7 @@ class PoseRegressor(System):
         """The joints of one person in each image.
 
         Args:
-            images: (B, H, W, 3) in 0..255, of any size.
+            images: as `System.predict`.
             boxes: (B, 4), `xyxy` in pixels, the person's box as a detector gives it; the whole
                 image by default, as in the paper on LSP. Of an image with several persons give a
                 copy for each.
@@ -243,14 +277,11 @@ class PoseRegressor(System):
             and 2, as samples have for visible joints; `keypoints_by_stage` (B, S, K, 3), the same
             after each stage.
         """
+        images = as_images(images)
         if boxes is None:
-            height, width = images.shape[1:3]
-            boxes = np.tile(np.float32([0, 0, width, height]), (len(images), 1))
-        x = {"images": images, "boxes": boxes}
-        return super().predict(x, batch_size=batch_size, verbose=verbose)
-
-    def stages(self):
-        return [(network.name, network) for network in self.networks]
+            sizes = [image.shape[1::-1] for image in images]
+            boxes = np.float32([(0, 0, width, height) for width, height in sizes])
+        return super().predict(images, batch_size=batch_size, verbose=verbose, boxes=boxes)
 
 
 def _network(trunk, num_joints, side, features, hidden, dropout, name):
@@ -289,17 +320,13 @@ def _squares(middles, boxes, scale):
     """Squares (B, K, 4) around points (B, K, 2), of `scale` diagonals of boxes (B, 4)."""
     diagonal = ops.sqrt(ops.sum(ops.square(boxes[:, 2:] - boxes[:, :2]), axis=-1))
     half = (diagonal * scale / 2)[:, None, None]
-    return ops.concatenate([middles - half, middles + half], axis=-1)
+    # In this order: of `middles + half` Keras on TensorFlow makes a bias of the coordinates where
+    # there are as many images as coordinates.
+    return ops.concatenate([middles - half, half + middles], axis=-1)
 
 
 def _labelled(points):
     return ops.concatenate([points, 2 * ops.ones_like(points[..., :1])], axis=-1)
-
-
-def _masked_loss(y_true, y_pred, loss):
-    """The mean of `loss` over the joints that are labelled."""
-    known = y_true[..., 2]
-    return ops.sum(known * loss(y_true[..., :2], y_pred)) / ops.maximum(ops.sum(known), 1)
 
 
 # What follows prepares batches for training, in NumPy, as all augmentation.
@@ -310,6 +337,28 @@ def _persons(y):
     if y["boxes"].shape[1] != 1:
         raise ValueError("PoseRegressor learns from one person an image: give max_objects=1.")
     return y["boxes"][:, 0], y["keypoints"][:, 0]
+
+
+def _number(batches):
+    """How many batches an epoch has."""
+    steps = getattr(batches, "steps_per_epoch", None)
+    return len(batches) if steps is None else steps
+
+
+class _Arrays:
+    """Batches of arrays, in a new order each epoch."""
+
+    def __init__(self, images, y, batch_size, rng):
+        self._images, self._y, self._size, self._rng = images, y, batch_size, rng
+
+    def __len__(self):
+        return -(-len(self._images) // self._size)
+
+    def __iter__(self):
+        order = self._rng.permutation(len(self._images))
+        for start in range(0, len(order), self._size):
+            chosen = order[start : start + self._size]
+            yield self._images[chosen], {key: values[chosen] for key, values in self._y.items()}
 
 
 def _diagonals(boxes):

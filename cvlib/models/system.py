@@ -1,6 +1,15 @@
 """What every Keras system of the course shares: the verbs `fit`, `predict`, `save`, `load`."""
 
+import os
+from pathlib import Path
+
 import keras
+import numpy as np
+from keras import ops
+from PIL import Image
+
+from cvlib.data.augment import MEAN_COLOR, letterbox, render, view_geometry
+from cvlib.data.sample import read_image
 
 
 def jit_compile():
@@ -16,84 +25,280 @@ def jit_compile():
     return "auto" if tf.config.list_physical_devices("GPU") else False
 
 
+class Detections(dict):
+    """What `predict` returns: arrays by name, and the names of the `classes` that labels index."""
+
+    def __init__(self, arrays, classes=()):
+        super().__init__(arrays)
+        self.classes = classes
+
+
 class System(keras.Model):
-    """A Keras model whose outputs hold, beside what the losses need, the detections themselves.
+    """A functional network whose outputs hold, beside what the losses need, the detections.
 
     Decoding is part of the network, so everything between image and detections is one compiled
-    graph. Subclasses name their detections' keys in `detections` and their parts in `stages`, and
-    keep their backbone in `backbone` and their other arguments in `_config`, to be saved.
+    graph. A subclass builds its network from its arguments, gives inputs and outputs to
+    `System.__init__`, keeps its backbone in `backbone`, its other arguments in `_config`, to be
+    saved, and its parts in `_parts`, for timing. It names its detections' keys in `detections` and
+    its losses in `loss_names`, and implements `compute_losses`.
+
+    Args:
+        inputs, outputs: symbolic tensors, as those of a functional `keras.Model`. The inputs are
+            the images, or a dict that holds `images`.
+        classes: names of the classes. Without them they are those of the first dataset that `fit`
+            is given, if it has any. They are saved.
+
+    Raises:
+        TypeError: there are no inputs or outputs.
     """
 
     detections = ("boxes", "confidence", "labels", "num_detections")
+    loss_names = ("loss",)
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, inputs=None, outputs=None, classes=(), **kwargs):
+        if inputs is None or outputs is None:
+            raise TypeError(
+                f"{type(self).__name__} gives System no inputs and outputs: "
+                "a system is a functional network."
+            )
+        super().__init__(inputs, outputs, **kwargs)
         self.jit_compile = jit_compile()
+        self.classes = tuple(classes)
+        self._loss_means = [keras.metrics.Mean(name=name) for name in self.loss_names]
+
+    def compute_losses(self, y, outputs):
+        """The losses of a batch, whose sum is minimised.
+
+        Args:
+            y: the targets, of `cvlib.data.batches`.
+            outputs: of the network, in training.
+
+        Returns:
+            A dict from each of `loss_names` to a scalar.
+        """
+        raise NotImplementedError
 
     def compile(self, optimizer="adam", **kwargs):
-        """As in `keras.Model.compile`, but for metrics, which a system brings itself.
+        """As in `keras.Model.compile`, but for losses and metrics, which a system brings itself.
 
         Raises:
-            ValueError: metrics are given.
+            ValueError: losses or metrics are given, or the variables are of float16.
         """
+        name = type(self).__name__
         if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
             raise ValueError(
-                f"{type(self).__name__} brings its own metrics: measure others on what it predicts,"
+                f"{name} brings its own metrics: measure others on what it predicts,"
                 " in a loop or with the callback EvaluateDetections, not in compile."
+            )
+        if kwargs.get("loss") or kwargs.get("loss_weights"):
+            raise ValueError(f"{name} brings its own losses: {', '.join(self.loss_names)}.")
+        if any(variable.dtype == "float16" for variable in self.variables):
+            # Adam's epsilon is 0 in float16, and 0 / 0 is no step.
+            raise ValueError(
+                f"{name} has variables of float16, which are too coarse to be trained: "
+                "build it under the policy mixed_float16."
             )
         super().compile(optimizer, **{"jit_compile": self.jit_compile} | kwargs)
 
-    def fit(self, dataset, **kwargs):
-        """Trains on what `cvlib.data.batches` gives; `dataset.steps_per_epoch` ends each epoch.
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if sample_weight is not None:
+            raise ValueError(f"{type(self).__name__} takes no sample weights.")
+        losses = self.compute_losses(y, y_pred)
+        for metric in self._loss_means:
+            metric.update_state(losses[metric.name])
+        return sum(losses.values()) + sum(self.losses)
+
+    def fit(self, x, y=None, **kwargs):
+        """Trains on what `cvlib.data.batches` gives; `x.steps_per_epoch` ends each epoch.
 
         Args:
-            dataset: batches of `(images, targets)`.
+            x: batches of `(images, targets)`, ours or any that Keras takes, or an array of images.
+            y: the targets of that array, a dict.
             **kwargs: as in `keras.Model.fit`.
 
         Returns:
-            A `keras.callbacks.History`.
-        """
-        # Keras warns that it cannot shuffle what is shuffled already.
-        kwargs = {"steps_per_epoch": dataset.steps_per_epoch, "shuffle": False} | kwargs
-        return super().fit(dataset, **kwargs)
+            A `keras.callbacks.History` of the sum and of each of `loss_names`.
 
-    def predict(self, images, batch_size=32, verbose=0):
+        Raises:
+            ValueError: the batches never end, and no `steps_per_epoch` is given.
+        """
+        kwargs = {"steps_per_epoch": _steps(x, kwargs)} | kwargs
+        if hasattr(x, "steps_per_epoch"):
+            # Keras warns that it cannot shuffle what is shuffled already.
+            kwargs = {"shuffle": False} | kwargs
+        validation = kwargs.get("validation_data")
+        if hasattr(validation, "steps_per_epoch"):
+            kwargs = {"validation_steps": validation.steps_per_epoch} | kwargs
+        self.classes = self.classes or tuple(getattr(x, "classes", ()))
+        return super().fit(x, y, **kwargs)
+
+    def evaluate(self, x, y=None, **kwargs):
+        """The losses on `x` and `y`, which are as in `fit`, without training."""
+        kwargs = {"steps": _steps(x, kwargs, "steps")} | kwargs
+        return super().evaluate(x, y, **kwargs)
+
+    def predict(self, images, batch_size=32, verbose=0, **boxes):
         """Detections in images.
 
+        Images of another size than the network's are resized to it with their proportions kept, and
+        the detections are mapped back.
+
         Args:
-            images: (B, H, W, 3) in 0..255.
+            images: (B, H, W, 3) in 0..255, RGB; or one image (H, W, 3), or a list of images of any
+                sizes and of names of image files.
+            **boxes: what a system looks at besides: for each image `xyxy` boxes in its pixels, in
+                the order of its images.
 
         Returns:
-            A dict of NumPy arrays, in pixels of the given images: `boxes` (B, N, 4) xyxy,
-            `confidence` (B, N) in 0..1, `labels` (B, N), -1 where padded, `num_detections` (B,).
+            `Detections`, a dict of NumPy arrays, in pixels of the given images: `boxes` (B, N, 4)
+            xyxy, `confidence` (B, N) in 0..1, `labels` (B, N), -1 where padded, `num_detections`
+            (B,). Its attribute `classes` names the classes.
+
+        Raises:
+            ValueError: an image is no (H, W, 3), or its file cannot be read.
         """
-        outputs = super().predict(images, batch_size=batch_size, verbose=verbose)
-        return {key: outputs[key] for key in self.detections}
+        images = as_images(images)
+        found = {key: [None] * len(images) for key in self.detections}
+        for indices, batch, geometry in self._batches(images, batch_size):
+            x = {key: np.stack([value[i] for i in indices]) for key, value in boxes.items()}
+            if geometry is not None:
+                x = {key: value * geometry[0] + geometry[1] for key, value in x.items()}
+            x = {"images": batch, **x} if isinstance(self.input, dict) else batch
+            outputs = super().predict(x, batch_size=batch_size, verbose=verbose)
+            if geometry is not None:
+                outputs |= _mapped_back(outputs, *geometry, [images[i].shape for i in indices])
+            for key, values in found.items():
+                for i, value in zip(indices, outputs[key], strict=True):
+                    values[i] = value
+        return Detections({k: self._stacked(k, v) for k, v in found.items()}, self.classes)
+
+    def _batches(self, images, batch_size):
+        """Which of the images each batch holds, the batch, and its geometry where it was resized.
+
+        The geometry is a factor and a shift, (b, 1, 4) each, of boxes in the images as given.
+        """
+        x = self.input["images"] if isinstance(self.input, dict) else self.input
+        size = x.shape[1:3]
+        sizes = [image.shape[:2] for image in images]
+        if None in size or set(sizes) <= {size}:
+            # In any size, each as it is.
+            for one in dict.fromkeys(sizes):
+                indices = [i for i, other in enumerate(sizes) if other == one]
+                batch = images if len(indices) == len(images) else [images[i] for i in indices]
+                yield indices, np.asarray(batch), None
+            return
+        for start in range(0, len(images), batch_size):
+            indices = range(start, min(start + batch_size, len(images)))
+            resized, geometry = zip(*(_letterboxed(images[i], size) for i in indices), strict=True)
+            scale, offset = np.split(np.float32(geometry)[:, None], 2, axis=-1)
+            yield indices, np.stack(resized), (np.tile(scale, 2), np.tile(offset, 2))
+
+    def _stacked(self, key, values):
+        """The values of all images as one array; as a list where their sizes differ."""
+        if not values:
+            output = self.output[key]
+            return np.zeros((0, *(n or 0 for n in output.shape[1:])), output.dtype)
+        if len({value.shape for value in values}) > 1:
+            return values
+        return np.stack(values)
+
+    def save(self, filepath, **kwargs):
+        """Writes one `.keras` file: the whole of it, or, if that fails, nothing.
+
+        Args:
+            filepath: name of the file, `.keras`. What is there is replaced.
+            **kwargs: as in `keras.Model.save`.
+        """
+        path = Path(filepath)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+        try:
+            super().save(temporary, **kwargs)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path):
         """The system saved at `path` by `save`, without running code from the file.
 
         Raises:
-            ValueError: the file holds another system.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or holds another system.
         """
-        model = keras.saving.load_model(path)
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: the file does not exist.")
+        try:
+            model = keras.saving.load_model(path)
+        except Exception as error:  # Of many kinds: whatever the damage meets first.
+            raise ValueError(f"{path}: no {cls.__name__} can be loaded from this file.") from error
         if not isinstance(model, cls):
             raise ValueError(f"{path}: holds a {type(model).__name__}, not a {cls.__name__}.")
         return model
 
     def get_compile_config(self):
-        """None: what is saved predicts; to train it further, `compile` says again how."""
+        """Empty: what is saved predicts; to train it further, `compile` says again how."""
+        return {}
 
     def stages(self):
-        """The parts in the order in which they run, `[(name, keras.Model), ...]`, for timing."""
-        raise NotImplementedError
+        """The parts in the order in which they run, `[(name, keras.Model), ...]`, for timing.
+
+        A part takes inputs of the system and what the parts before it give; the last ones give the
+        detections.
+        """
+        return [(name, keras.Model(*ends)) for name, ends in self._parts.items()]
 
     def get_config(self):
         backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {"backbone": backbone, "name": self.name, **self._config}
+        return {"backbone": backbone, "name": self.name, "classes": self.classes, **self._config}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         return cls(**{**config, "backbone": backbone})
+
+
+def _steps(x, kwargs, name="steps_per_epoch"):
+    """How many batches of `x` are an epoch; None where `x` or Keras knows."""
+    if kwargs.get(name) is None and not hasattr(x, "steps_per_epoch"):
+        # `map` and the like of our batches, which repeat for ever, lose how many an epoch has.
+        if type(x).__module__.startswith("grain"):
+            raise ValueError(f"These batches do not say when an epoch ends: give `{name}`.")
+        return None
+    return getattr(x, "steps_per_epoch", None)
+
+
+def as_images(images):
+    """What `predict` is given as an array (B, H, W, 3) or as a list of arrays (H, W, 3)."""
+    if isinstance(images, str | Path):
+        images = [images]
+    if isinstance(images, list | tuple):
+        images = [read_image(x) if isinstance(x, str | Path) else _array(x) for x in images]
+        shapes = [image.shape for image in images]
+    else:
+        images = _array(images)
+        images = images[None] if images.ndim == 3 else images
+        shapes = [images.shape[1:]]
+    for shape in shapes:
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(f"An image is (height, width, 3), not {shape}.")
+    return images
+
+
+def _array(x):
+    return x if isinstance(x, np.ndarray) else ops.convert_to_numpy(x)
+
+
+def _letterboxed(image, size):
+    """An image resized to `size` as `batches(..., resize="pad")` does, and its geometry (4,)."""
+    height, width = image.shape[:2]
+    view = letterbox((0, 0, width, height), size)
+    pixels = image if image.dtype == np.uint8 else np.clip(np.round(image), 0, 255).astype("uint8")
+    resized = render(Image.fromarray(pixels), view, size, fill=MEAN_COLOR)
+    return np.asarray(resized), view_geometry(view, size)
+
+
+def _mapped_back(outputs, scale, offset, shapes):
+    """The boxes of `outputs` in pixels of the images as they were given, and inside them."""
+    limits = np.float32([[width, height, width, height] for height, width, _ in shapes])
+    boxes = np.clip((outputs["boxes"] - offset) / scale, 0, limits[:, None])
+    return {"boxes": np.where(outputs["labels"][..., None] >= 0, boxes, 0)}

@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 
 from cvlib.models import backbone
-from cvlib.models.backbone import layers_above
+from cvlib.models.backbone import freeze
 
 STRIDES = (2, 4, 8, 16, 32)
 
@@ -31,11 +31,14 @@ def test_normalisation_of_vgg_is_caffes():
     np.testing.assert_allclose(ops.convert_to_numpy(seen)[0, 0, 0], expected, rtol=1e-5)
 
 
-def test_layers_above_a_map():
-    names = [layer.name for layer in layers_above(backbone("tiny"), "stride4")]
+def test_freezing_up_to_a_map():
+    trunk = backbone("tiny")
+    names = [layer.name for layer in freeze(trunk, "stride4")]
     assert names[0] == "stride8_conv1" and names[-1] == "stride32_conv2_relu"
+    assert [layer.name for layer in trunk.layers if layer.trainable] == names
+    assert freeze(trunk) == trunk.layers and all(layer.trainable for layer in trunk.layers)
     with pytest.raises(ValueError, match="`frozen_to` is one of stride2, .*, not 'stride3'"):
-        layers_above(backbone("tiny"), "stride3")
+        freeze(backbone("tiny"), "stride3")
 
 
 def test_weights_from_a_path(tmp_path):

@@ -209,16 +209,6 @@ def test_sample_weights_are_refused():
         localizer.evaluate(images, targets, sample_weight=np.ones(4), verbose=0)
 
 
-def test_stages_in_turn_give_the_prediction():
-    images, _ = squares(2)
-    localizer = make()
-    (_, trunk), (_, heads) = localizer.stages()
-    outputs = heads(trunk(images)["stride32"])
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(outputs["boxes"]), localizer.predict(images)["boxes"], atol=1e-3
-    )
-
-
 @pytest.mark.parametrize(
     "method, arguments, sentence",
     [

@@ -192,17 +192,6 @@ def test_frozen_layers_stay_frozen():
     assert len(make().slide(size=(96, 96)).trainable_variables) == 7 * 3 + 8
 
 
-@pytest.mark.slow
-def test_stages_in_turn_give_the_prediction():
-    model, images = make(scales=(1, 1.5)), noise(2, 64, 64, 3)
-    x = images
-    for _, stage in model.stages():
-        x = stage(x)
-    expected = model.predict(images)
-    for key, value in x.items():
-        np.testing.assert_allclose(ops.convert_to_numpy(value), expected[key], atol=1e-2)
-
-
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
@@ -225,12 +214,3 @@ def test_bad_arguments(arguments, sentence):
     with pytest.raises(ValueError) as error:
         make(**arguments)
     assert str(error.value) == sentence
-
-
-def test_images_of_mixed_or_other_sizes():
-    with pytest.raises(
-        ValueError, match="The images of a batch have one size, not 32x64 and 64x64"
-    ):
-        make().predict([noise(64, 64, 3), noise(32, 64, 3)])
-    with pytest.raises(ValueError, match="looks at images of 64x64, not 96x64: `slide"):
-        make().predict(noise(2, 96, 64, 3))

@@ -208,14 +208,6 @@ def test_frozen_layers_stay_frozen_in_every_stage():
     assert [len(n.trainable_variables) for n in networks] == [9 * 3 + 4, 7 * 3 + 4]
 
 
-def test_every_stage_is_named_and_gives_offsets():
-    pose = make(stages=3)
-    assert [name for name, _ in pose.stages()] == ["stage1", "stage2", "stage3"]
-    for (_, network), side in zip(pose.stages(), (64, 32, 32), strict=True):
-        assert network.input_shape == (None, side, side, 3)
-        assert network.output_shape == (None, 3, 2)
-
-
 @pytest.mark.parametrize(
     "method, arguments, sentence",
     [

@@ -1,0 +1,125 @@
+"""Every system keeps what `cvlib.models.system` promises."""
+
+import keras
+import numpy as np
+import pytest
+
+from cvlib.models import Localizer, OverFeat, PoseRegressor, backbone
+from cvlib.models.system import System
+
+from .harness import run_system_test
+
+SIZE = (64, 64)
+
+
+def batch(count=2, objects=2, joints=3, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 255, (count, *SIZE, 3)).astype("uint8")
+    corner, side = rng.uniform(0, 30, (2, count, objects, 2))
+    boxes = np.concatenate([corner, corner + 4 + side], axis=-1).astype("float32")
+    keypoints = corner[:, :, None] + rng.uniform(0, 20, (count, objects, joints, 2))
+    visible = np.full((count, objects, joints, 1), 2)
+    return images, {
+        "boxes": boxes,
+        "labels": rng.integers(0, 2, (count, objects)).astype("int32"),
+        "keypoints": np.concatenate([keypoints, visible], axis=-1).astype("float32"),
+    }
+
+
+def test_localizer(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "attach": "fc",
+        "boxes": "per_class",
+        "num_objects": 2,
+        "background": True,
+        "hidden": 16,
+        "dropout": 0.25,
+        "frozen_to": "stride8",
+    }
+    run_system_test(Localizer, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
+
+
+@pytest.mark.slow
+def test_overfeat(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "window": 32,
+        "scales": (1, 1.5),
+        "shifted": False,
+        "merging": {"threshold": 0.5, "confidence_threshold": 0.0},
+        "hidden": 16,
+        "dropout": 0.25,
+        "frozen_to": "stride8",
+    }
+    run_system_test(
+        OverFeat,
+        {"backbone": backbone("tiny"), **arguments},
+        images,
+        y,
+        tmp_path,
+        not_saved=("heads",),
+    )
+
+
+@pytest.mark.slow
+def test_pose_regressor(tmp_path):
+    images, y = batch(objects=1)
+    arguments = {
+        "num_joints": 3,
+        "stages": 2,
+        "crop_size": 64,
+        "box_scale": 1.5,
+        "joint_crop_size": 32,
+        "joint_scale": 0.4,
+        "joint_map": "stride8",
+        "hidden": 16,
+        "dropout": 0.25,
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        PoseRegressor,
+        {"backbone": backbone("tiny"), **arguments},
+        {"images": images, "boxes": y["boxes"][:, 0]},
+        y,
+        tmp_path,
+        fit_x=images,
+        compile_kwargs={"train": "stage2"},
+    )
+
+
+def test_a_system_that_is_no_functional_network_is_refused():
+    class Subclassed(System):
+        def __init__(self):
+            super().__init__()
+
+    with pytest.raises(TypeError, match="a system is a functional network"):
+        Subclassed()
+
+
+def test_losses_that_never_end_are_refused():
+    class Endless:
+        """As a grain dataset after `map`."""
+
+        __module__ = "grain"
+
+    localizer = Localizer(backbone("tiny"), 2, size=SIZE, hidden=8)
+    localizer.compile()
+    with pytest.raises(ValueError, match="give `steps_per_epoch`"):
+        localizer.fit(Endless())
+    with pytest.raises(ValueError, match="give `steps`"):
+        localizer.evaluate(Endless())
+
+
+def test_variables_of_float16_are_refused():
+    keras.config.set_dtype_policy("float16")
+    try:
+        localizer = Localizer(backbone("tiny"), 2, size=SIZE, hidden=8)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    with pytest.raises(ValueError, match="float16, which are too coarse"):
+        localizer.compile()
