@@ -104,11 +104,12 @@ def report(records, claims, papers, preset="full"):
         if not listed:
             continue
         found = [_rows(claim, chapter, records, papers) for claim in listed]
-        counts.update(row[-1] for rows in found for row in rows or [["not measured"]])
+        decisive = [_most_seeds(rows) for rows in found]
+        counts.update(row[-1] for rows in decisive for row in rows or [["not measured"]])
         title = f"### Chapter {chapter}\n"
         summary = [
             [claim.sentence, claim.metric, _summary(claim, rows)]
-            for claim, rows in zip(listed, found, strict=True)
+            for claim, rows in zip(listed, decisive, strict=True)
         ]
         verdicts += [title, markdown_table(["claim", "metric", "verdict"], summary)]
         if measured := [row for rows in found for row in rows]:
@@ -123,6 +124,7 @@ def report(records, claims, papers, preset="full"):
             "with fewer than three seeds; equality must be exact on every seed.\n",
             f"Each claim on each data set counted: {total}.\n",
             "## Verdicts\n",
+            "Where runs differ in backend, device or precision, those with most seeds count.\n",
             *verdicts,
             "## Details\n",
             "Means over the seeds and 95% t-intervals. (b): 95% interval of a bootstrap over "
@@ -171,6 +173,15 @@ def _rows(claim, chapter, records, papers):
             ]
         )
     return rows
+
+
+def _most_seeds(rows):
+    """Of `rows` on the same data, those of the backend, device and precision with most seeds."""
+    most = {}
+    for _, conditions, *_, seeds, _, _ in rows:
+        data = conditions.partition(" ")[0]
+        most[data] = max(most.get(data, 0), seeds)
+    return [row for row in rows if row[6] == most[row[1].partition(" ")[0]]]
 
 
 def _summary(claim, rows):

@@ -3,10 +3,12 @@
     python -m benchmarks.grid --preset quick --out build/tables-run
 
 A run that was killed goes on where it stopped. With `--results results` the records are kept there
-and the tables of all the records there are derived again.
+and the tables of all the records there are derived again. Snakemake runs the cells; where it is not
+installed, they run one after the other.
 """
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -34,37 +36,94 @@ class Cell(NamedTuple):
     name: str
 
 
-def cells(preset, suite=SUITE, course=COURSE):
-    """The cells of `preset` in the file `suite`, in its order.
+def cells(name, suite=SUITE, course=COURSE):
+    """The cells of the preset `name` of the file `suite`, in its order.
 
     Raises:
-        ValueError: the preset is not in the suite, or a chapter has no notebook.
+        ValueError: the file cannot be read, the preset is not in it or has a row that is none, or a
+            chapter has no notebook.
     """
-    grid = yaml.safe_load(Path(suite).read_text("utf-8"))
-    if preset not in grid:
-        raise ValueError(f"{suite}: there is no preset {preset!r}.")
     return [
-        Cell(row["chapter"], preset, data, seed, cell_name(notebook, preset, data, seed))
-        for row in grid[preset]
-        for notebook in [find_notebook(row["chapter"], course)]
+        Cell(chapter, preset, data, seed, cell_name(notebook, preset, data, seed))
+        for row in _rows(name, suite)
+        for chapter, preset in [(row["chapter"], row.get("preset", name))]
+        for notebook in [find_notebook(chapter, course)]
         for data in row["data"]
         for seed in row["seeds"]
     ]
 
 
-def run_grid(names, snakemake, out):
-    """Run the command `snakemake` in `out`, printing how many of `names` are done and time left."""
+def _rows(name, suite):
+    try:
+        grid = yaml.safe_load(Path(suite).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{suite}: the suite cannot be read ({reason}).") from None
+    if not isinstance(grid, dict) or not grid.get(name):
+        raise ValueError(f"{suite}: there is no preset {name!r}.")
+    rows = grid[name] if isinstance(grid[name], list) else [grid[name]]
+    for row in rows:
+        if not _is_row(row):
+            raise ValueError(
+                f"{suite}: {row} of the preset {name!r} is not "
+                "{chapter: TEXT, data: [TEXT, ...], seeds: [INTEGER, ...]}, with a preset of the "
+                "notebooks where it is another."
+            )
+    return rows
+
+
+def _is_row(row):
+    if not isinstance(row, dict) or row.keys() - {"preset"} != {"chapter", "data", "seeds"}:
+        return False
+    data, seeds = row["data"], row["seeds"]
+    if not (isinstance(data, list) and isinstance(seeds, list) and data and seeds):
+        return False
+    texts = [row["chapter"], row.get("preset", ""), *data]
+    return all(type(text) is str for text in texts) and all(type(seed) is int for seed in seeds)
+
+
+def run_grid(names, commands, out):
+    """Run `commands` in turn, printing how many of the cells `names` are done and the time left.
+
+    Args:
+        names: of the cells' folders in `out / "cells"`.
+        commands: dict from the name of a log, in `out / "logs"`, to a command.
+        out: folder for all of it.
+    """
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    with open(out / "logs" / "snakemake.log", "w") as log:
-        process = subprocess.Popen(snakemake, stdout=log, stderr=subprocess.STDOUT)
     start, before, shown = time.monotonic(), count_done(names, out), None
-    while shown is None or process.poll() is None:
+
+    def show():
+        nonlocal shown
         if (done := count_done(names, out)) != shown:
             print(progress(done, before, len(names), time.monotonic() - start), flush=True)
             shown = done
-        time.sleep(0.2)
-    if (done := count_done(names, out)) != shown:
-        print(progress(done, before, len(names), time.monotonic() - start), flush=True)
+
+    for name, command in commands.items():
+        with open(out / "logs" / f"{name}.log", "w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+        show()
+        while process.poll() is None:
+            time.sleep(0.2)
+            show()
+    show()
+
+
+def snakemake(args, suite, course, out):
+    """The command that runs all cells."""
+    # A killed run leaves its lock; two runs at once do no harm, since a cell's folder appears in
+    # one step.
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "benchmarks" / "Snakefile"]
+    command += ["--directory", out, "--cores", str(args.jobs), "--scheduler", "greedy"]
+    command += ["--rerun-incomplete", "--nolock", "--rerun-triggers", "mtime", "--keep-going"]
+    return [*command, "--config", f"preset={args.preset}", f"suite={suite}", f"course={course}"]
+
+
+def cell_command(cell, course, out):
+    """The command that runs one cell."""
+    command = [sys.executable, "-m", "benchmarks.run", cell.chapter, "--preset", cell.preset]
+    command += ["--data", cell.data, "--seed", str(cell.seed)]
+    return [*command, "--course", course, "--out", out / "cells"]
 
 
 def count_done(names, out):
@@ -82,46 +141,43 @@ def progress(done, before, total, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--preset", default="quick", choices=("smoke", "quick", "full"))
+    parser.add_argument("--preset", default="quick", help="of the suite: quick, full, gpu")
     parser.add_argument("--out", default="build/grid", type=Path, help="folder for all it makes")
     parser.add_argument("--results", type=Path, help="folder that keeps records/ and tables/")
-    parser.add_argument("--jobs", default=1, type=int, help="cells that run at the same time")
+    parser.add_argument("--jobs", default=1, type=int, help="cells that Snakemake runs at a time")
     parser.add_argument("--suite", default=SUITE, type=Path)
     parser.add_argument("--course", default=COURSE, type=Path, help="folder of the chapters")
     args = parser.parse_args()
     out, suite, course = args.out.resolve(), args.suite.resolve(), args.course.resolve()
     try:
-        names = [cell.name for cell in cells(args.preset, suite, course)]
+        grid = cells(args.preset, suite, course)
     except ValueError as error:
         sys.exit(str(error))
-    run_grid(
-        names,
-        # A killed run leaves its lock; two runs at once do no harm, since a cell's folder
-        # appears in one step.
-        [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "benchmarks" / "Snakefile"]
-        + ["--directory", out, "--cores", str(args.jobs), "--scheduler", "greedy"]
-        + ["--rerun-incomplete", "--nolock", "--rerun-triggers", "mtime", "--keep-going"]
-        + ["--config", f"preset={args.preset}", f"suite={suite}", f"course={course}"],
-        out,
-    )
-    done = [name for name in names if (out / "cells" / name).is_dir()]
-    if args.results:
-        for path in (path for name in done for path in (out / "cells" / name).glob("records/*")):
-            write_atomically(args.results / "records" / path.name, path.read_text("utf-8"))
-        records = load_records(args.results / "records")
+    names = [cell.name for cell in grid]
+    if importlib.util.find_spec("snakemake"):
+        commands = {"snakemake": snakemake(args, suite, course, out)}
     else:
-        records = [r for name in done for r in load_records(out / "cells" / name / "records")]
-    tables = (args.results or out) / "tables"
-    try:
-        derive(records, tables, args.preset)
-    except ValueError as error:
-        sys.exit(str(error))
-    print(f"Tables: {os.path.relpath(tables)}")
+        left = [cell for cell in grid if not (out / "cells" / cell.name).is_dir()]
+        commands = {cell.name: cell_command(cell, course, out) for cell in left}
+    run_grid(names, commands, out)
+    done = [name for name in names if (out / "cells" / name).is_dir()]
     missing = [name for name in names if name not in done]
     for name in missing:
         log = out / "logs" / f"{name}.log"
         reason = log.read_text().strip().rpartition("\n")[2] if log.exists() else "It never began."
         print(f"{name}: {reason}", file=sys.stderr)
+    tables = (args.results or out) / "tables"
+    try:
+        if args.results:
+            for path in (p for name in done for p in (out / "cells" / name).glob("records/*")):
+                write_atomically(args.results / "records" / path.name, path.read_text("utf-8"))
+            records = load_records(args.results / "records")
+        else:
+            records = [r for name in done for r in load_records(out / "cells" / name / "records")]
+        derive(records, tables, grid[0].preset)
+    except ValueError as error:
+        sys.exit(str(error))
+    print(f"Tables: {os.path.relpath(tables)}")
     if missing:
         sys.exit(f"{len(missing)} of {len(names)} cells have no result; see {out / 'logs'}.")
 

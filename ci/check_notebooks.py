@@ -93,9 +93,14 @@ def presets(path):
 
 def check_freshness(notebook, path, records):
     """Faults where the stored outputs are not those of the cells and of the run recorded."""
-    stored = notebook.metadata.get("cvlib", {})
+    stored = {"preset": None, "commit": None, "cells": None} | notebook.metadata.get("cvlib", {})
     repair = "run it with `full`, and `python -m ci.store_outputs` its folder"
-    if stored.get("cells") != cells_hash(path):
+    try:
+        cells = cells_hash(path)
+    except ValueError as error:
+        yield str(error)
+        return
+    if stored["cells"] != cells:
         yield f"The code cells are not those whose outputs are stored; {repair}."
     elif stored["preset"] not in presets(path):
         yield f"The stored outputs are of the preset {stored['preset']!r}; {repair}."
@@ -120,7 +125,12 @@ def check_prose(text, records, papers, tables):
 
 def check_notebook(path, records, papers, tables):
     """All faults of the chapter at `path`."""
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except Exception:  # Of many kinds: whatever nbformat meets first.
+        yield "The file is not a notebook."
+        return
     if faults := list(check_parameters(notebook)):
         yield from faults
     else:

@@ -83,6 +83,18 @@ def test_the_report_gives_verdicts_and_then_values_and_differences(measured):
     assert "holds 1, fails 0, undecided 1, not measured 0" in text
 
 
+def test_the_conditions_with_most_seeds_decide(measured):
+    records = [
+        measured(s, {"box_iou": v + s / 100}, system=name)
+        for name, v in (("A", 0.75), ("B", 0.5))
+        for s in (0, 1, 2)
+    ]
+    records += [measured(0, {"box_iou": 0.5}, system=name, device="a GPU") for name in "AB"]
+    (row,), details = parts(records, claim())
+    assert row.endswith("| holds (scenes:single) |") and len(details) == 2
+    assert "holds 1, fails 0, undecided 0" in report(records, {"02": [claim()]}, [])
+
+
 def test_a_claim_stands_beside_what_the_papers_report(measured):
     records = [measured(0, {"box_iou": 0.5}, system=name) for name in "AB"]
     paper = dict(system="A", year="1999", dataset="X", metric="IoU", value="50", unit="%")

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from benchmarks import grid as grid_module
 from benchmarks.freshness import ROOT
 from benchmarks.grid import cells, progress
 from cvlib.records import load_records
@@ -95,6 +96,59 @@ def test_the_grid_is_chapters_by_data_by_seeds(tmp_path, notebook):
     assert len({cell.name for cell in found}) == 6
     with pytest.raises(ValueError, match="there is no preset 'quick'"):
         cells("quick", suite, path.parent)
+
+
+def test_a_row_may_name_another_preset_of_the_notebooks(tmp_path, notebook):
+    path = notebook("x = 1")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text('gpu: [{chapter: "02", preset: full, data: ["scenes"], seeds: [0]}]')
+    (cell,) = cells("gpu", suite, path.parent)
+    assert cell.preset == "full" and cell.name.startswith("02_boxes-full-scenes-0-")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'quick: [{chapter: "02", data: scenes, seeds: [0]}]',
+        'quick: [{chapter: "02", data: ["scenes"], seeds: "12"}]',
+        'quick: [{chapter: "02", data: ["scenes"], seeds: ["1", "2"]}]',
+        'quick: [{chapter: "02", data: ["scenes"], seeds: [true]}]',
+        'quick: [{chapter: "02", data: ["scenes"], seeds: []}]',
+        'quick: [{chapter: 2, data: ["scenes"], seeds: [0]}]',
+        'quick: [{chapter: "02", data: [1], seeds: [0]}]',
+        'quick: [{chapter: "02", seeds: [0]}]',
+        'quick: [{chapter: "02", data: ["scenes"], seeds: [0], sed: 1}]',
+        'quick: {chapter: "02", data: ["scenes"], seeds: [0]',
+        "quick: scenes",
+        "- quick",
+        "quick:",
+    ],
+)
+def test_what_is_no_suite_is_named_in_one_sentence(tmp_path, notebook, text):
+    path = notebook("x = 1")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(text)
+    with pytest.raises(ValueError, match="suite.yaml: ") as error:
+        cells("quick", suite, path.parent)
+    assert "\n" not in str(error.value)
+
+
+def test_without_snakemake_the_cells_run_one_after_the_other(
+    tmp_path, notebook, monkeypatch, capsys
+):
+    path = notebook(
+        "from cvlib.records import record\nassert seed\nrecord('x', {'accuracy': 1}, data)"
+    )
+    suite = tmp_path / "suite.yaml"
+    suite.write_text('gpu: [{chapter: "02", preset: smoke, data: ["scenes"], seeds: [0, 1]}]')
+    arguments = ["grid", "--preset", "gpu", "--out", tmp_path / "out", "--suite", suite]
+    monkeypatch.setattr("sys.argv", [*map(str, arguments), "--course", str(path.parent)])
+    monkeypatch.setattr(grid_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="1 of 2 cells have no result"):
+        grid_module.main()
+    shown = capsys.readouterr()
+    assert "0 of 2 done\n1 of 2 done" in shown.out and "raised AssertionError" in shown.err
+    assert "| smoke | x |" in (tmp_path / "out" / "tables" / "localization.md").read_text()
 
 
 def test_the_time_left_follows_the_pace_of_this_run():

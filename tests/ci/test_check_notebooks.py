@@ -64,6 +64,23 @@ def test_a_url_and_a_ratio_are_no_paths():
     assert not list(check_outputs(chapter(stored("x", "see https://a.org/b/c, 3/4/5, a /b\n"))))
 
 
+NO_NOTEBOOKS = ["", "{}", "[]", "null", "[" * 100_000, '{"nbformat": 4, "cells": 3}']
+
+
+@pytest.mark.parametrize("text", NO_NOTEBOOKS, ids=range(len(NO_NOTEBOOKS)))
+def test_a_file_that_is_no_notebook_is_a_fault(tmp_path, text):
+    path = tmp_path / "03_pose.ipynb"
+    path.write_text(text)
+    assert list(check_notebook(path, [], [], tmp_path)) == ["The file is not a notebook."]
+
+
+def test_a_cell_that_does_not_parse_is_a_fault(tmp_path):
+    path = write_chapter(tmp_path, stored("print(1)"))
+    path.write_text(path.read_text().replace("print(1)", "print("))
+    (sentence,) = freshness(path)
+    assert "a code cell does not parse" in sentence
+
+
 def freshness(path, *commits):
     records = [{"command": COMMAND, "commit": commit} for commit in commits]
     return list(check_freshness(nbformat.read(path, as_version=4), path, records))

@@ -69,6 +69,15 @@ def test_numbers_that_do_not(text, fault):
     assert any(fault in sentence for sentence in faults)
 
 
+def test_the_conditions_with_most_seeds_count_unless_one_is_named():
+    on_gpu = record(0.9, attach="conv") | {"device": "H100"}
+    assert list(wrong_numbers(f"0.625{OURS}", [on_gpu, *RECORDS], [])) == []
+    named = OURS.replace("attach=conv", "attach=conv device=H100")
+    assert list(wrong_numbers(f"0.9{named}", [on_gpu, *RECORDS], [])) == []
+    (fault,) = wrong_numbers(f"0.9{OURS}", [on_gpu, *RECORDS[:1]], [])
+    assert "differ in device" in fault
+
+
 def test_bare_numbers_are_faults_only_where_measurements_are_told():
     text = f"""# Chapter 1.5
 A rate of 0.01.
