@@ -35,10 +35,13 @@ def load(data, split, on_error="raise"):
     out is counted in the dataset's `report` and said in one warning.
 
     Args:
-        data: `"scenes"` or `"scenes:VARIANT"` (rendered), `"voc:FOLDER"` (VOC's devkit layout),
-            `"coco:FOLDER"` (COCO's JSON) or `"tfds:NAME"` (TensorFlow Datasets, prepared in
-            `TFDS_DATA_DIR` as array_record).
-        split: name of the split, such as `"train"`.
+        data: `"scenes"` or `"scenes:VARIANT"` (rendered), `"voc:FOLDER"` (VOC's devkit layout, or
+            its XML anywhere in the folder), `"coco:FOLDER"` (COCO's JSON, one per split),
+            `"coco:FILE.json"` or `"tfds:NAME"` (TensorFlow Datasets, prepared in `TFDS_DATA_DIR` as
+            array_record).
+        split: name of the split, such as `"train"`. Where a folder has no lists of splits, no
+            folders and no JSON that are called so, `"train"`, `"val"` and `"test"` are drawn by the
+            hash of the identifiers, 80, 10 and 10 %, which one warning says; `"all"` is everything.
         on_error: `"raise"`: faulty annotations raise here, images that cannot be read when they
             are accessed. `"skip"`: such objects and images are left out; every image is read once
             to find them. What the files have in common (folder, split, JSON) raises in any case.
@@ -65,6 +68,8 @@ def load(data, split, on_error="raise"):
         dataset = _readable(dataset, faults)
     # A copy: readers that find faults on access would count them again with every epoch.
     dataset.report = Counter(faults.report)
+    for note in faults.notes:
+        warnings.warn(f"{dataset.name} {split}: {note}.", stacklevel=2)
     if dataset.report:
         changes = ", ".join(f"{count} {reason}" for reason, count in dataset.report.items())
         warnings.warn(f"{dataset.name} {split}: {changes}.", stacklevel=2)

@@ -1,10 +1,27 @@
 """What a dataset is: a random-access sequence of samples, and the errors its readers raise."""
 
 import hashlib
+import warnings
 from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+# What is opened: Pillow knows others, of which one, PostScript, starts another program.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+
+# What turns a photograph upright, by its EXIF orientation.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class DataError(ValueError):
@@ -106,16 +123,95 @@ def _unit_hash(text):
     return int.from_bytes(hashlib.sha256(str(text).encode()).digest()[:8], "big") / 2**64
 
 
-def read_image(path):
-    """The image file at `path` as (H, W, 3) uint8: grey, palette and alpha become RGB.
+def read_image(file, size=None, turn=True):
+    """An image file as (H, W, 3) uint8: grey, palette and alpha become RGB.
+
+    Values of 16 bits are scaled from 0..65535, real ones from the first of 0..1, 0..255 and
+    0..65535 that holds them.
+
+    A photograph whose EXIF says how it was held is turned upright, unless only its stored pixels
+    are of the `size` that its annotation states. Where both are, as in a square photograph, it is
+    turned too, as tools that annotate show it, and a warning says so.
+
+    Args:
+        file: path or file object.
+        size: (height, width), compared before anything is decoded; `None` for any.
+        turn: `False` for the stored pixels in any case.
 
     Raises:
-        DataError: the file is missing, corrupt, or has no pixels.
+        DataError: the file is missing, damaged, no image or not of `size`.
     """
+    with open_image(file) as image:
+        stored, upright = image.size, _upright(image) if turn else image.size
+        stated = upright if size is None else (int(size[1]), int(size[0]))
+        if stated not in (stored, upright):
+            raise DataError(
+                f"{file}: the image is {stored[0]}x{stored[1]} but its annotation is of "
+                f"{stated[0]}x{stated[1]}."
+            )
+        how = TURNS.get(_orientation(image)) if turn and stated == upright else None
+        pixels = _eight_bits(file, image)
+        pixels = np.asarray(pixels if how is None else pixels.transpose(how))
+    if how is not None and size is not None and stated == stored:
+        warnings.warn(
+            f"{Path(file).parent}: photographs are turned upright as their EXIF says where their "
+            "size does not tell whether their annotations are.",
+            stacklevel=2,
+        )
+    return pixels
+
+
+def image_size(file):
+    """(height, width) of the image that `read_image` gives, from the head of its file.
+
+    Raises:
+        DataError: the file is missing, damaged or no image.
+    """
+    with open_image(file) as image:
+        return _upright(image)[::-1]
+
+
+@contextmanager
+def open_image(file):
+    """A PIL image, not decoded yet; what goes wrong in the `with` block is a `DataError`."""
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
+    except DataError:
+        raise
     except FileNotFoundError:
-        raise DataError(f"{path}: the image does not exist.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: the image cannot be read ({error}).") from None
+        raise DataError(f"{file}: the image does not exist.") from None
+    except Image.UnidentifiedImageError:
+        formats = ", ".join(FORMATS)
+        raise DataError(f"{file}: the image cannot be read (it is none of {formats}).") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{file}: the image cannot be read (a decompression bomb).") from None
+    except Exception:  # Pillow's decoders raise errors of many kinds on damaged files
+        raise DataError(f"{file}: the image cannot be read (it is damaged).") from None
+
+
+def _orientation(image):
+    """How EXIF says that a photograph was held, 1 to 8; 1, upright, where nothing says it."""
+    if "exif" not in image.info:  # Pillow itself turns TIFF
+        return 1
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # as above: damaged EXIF says nothing
+        return 1
+
+
+def _upright(image):
+    """(width, height) of the photograph held as its EXIF says."""
+    return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
+
+
+def _eight_bits(file, image):
+    """The PIL image in RGB."""
+    if image.mode[0] in "IF":
+        values = np.asarray(image)
+        ranges = (1, 255, 65535) if image.mode == "F" else (65535,)
+        full = next((r for r in ranges if values.min() >= 0 and values.max() <= r), None)
+        if full is None:
+            raise DataError(f"{file}: the image has values that are not in 0..65535.")
+        image = Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
+    return image.convert("RGB")

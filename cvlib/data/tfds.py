@@ -87,7 +87,7 @@ def _read(source, first_pixel, faults, i):
     record = source[i]
     where = f"tfds:{source.dataset_info.name} {source.split}: record {i}"
     try:
-        image = read_image(BytesIO(record["image"]))
+        image = read_image(BytesIO(record["image"]), turn=False)
     except DataError:
         raise DataError(f"{where} holds an image that cannot be read.") from None
     size = np.array(image.shape[:2], np.int32)

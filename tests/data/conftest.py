@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+SIZE = "<size><width>30</width><height>20</height><depth>3</depth></size>"
 ANNOTATION = """<annotation>
-<size><width>{width}</width><height>{height}</height><depth>3</depth></size>
+{head}
 {objects}
 </annotation>"""
-OBJECT = """<object><name>{}</name><difficult>{:d}</difficult><bndbox>
+OBJECT = """<object><name>{}</name><difficult>{}</difficult><bndbox>
 <xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
 
 
 @pytest.fixture
 def write_image():
-    """write_image(path, height, width): random pixels, as JPEG."""
+    """write_image(path, height, width, **options): random pixels, saved with these options."""
 
-    def write(path, height=20, width=30):
+    def write(path, height=20, width=30, **options):
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
+        Image.fromarray(pixels).save(path, **options)
         return path
 
     return write
@@ -53,20 +54,31 @@ def coco_folder(tmp_path, write_image):
 
 
 @pytest.fixture
-def voc_folder(tmp_path, write_image):
+def write_xml():
+    """write_xml(path, objects, head): VOC's annotation of (name, difficult, xmin, ymin, xmax, ymax)
+    in an image 20 high, 30 wide."""
+
+    def write(path, objects, head=SIZE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        objects = "\n".join(OBJECT.format(*obj) for obj in objects)
+        path.write_text(ANNOTATION.format(head=head, objects=objects))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def voc_folder(tmp_path, write_image, write_xml):
     """voc_folder({image_id: [(name, difficult, xmin, ymin, xmax, ymax), ...]}): images 20 high, 30
     wide."""
 
     def build(images, split="train", kind="Main", folder="VOC2007"):
         folder = tmp_path / folder
-        for name in (f"ImageSets/{kind}", "Annotations"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / "ImageSets" / kind).mkdir(parents=True, exist_ok=True)
         (folder / "ImageSets" / kind / f"{split}.txt").write_text("\n".join(images) + "\n")
         for image_id, objects in images.items():
             write_image(folder / "JPEGImages" / f"{image_id}.jpg")
-            objects = "\n".join(OBJECT.format(*obj) for obj in objects)
-            text = ANNOTATION.format(width=30, height=20, objects=objects)
-            (folder / "Annotations" / f"{image_id}.xml").write_text(text)
+            write_xml(folder / "Annotations" / f"{image_id}.xml", objects)
         return folder
 
     return build

@@ -118,13 +118,47 @@ def test_faces_are_mirrored_as_they_look(real_data):
     [
         ({"bbox": [2, 3, 0, 5]}, "zero size"),
         ({"bbox": [9, 3, -4, 5]}, "zero size"),
-        ({"bbox": [float("nan"), 3, 4, 5]}, "zero size"),
+        ({"bbox": [float("nan"), 3, 4, 5]}, "no box of four numbers"),
+        ({"bbox": [2, 3, float("inf"), 5]}, "no box of four numbers"),
+        ({"bbox": [2, 3, 10**400, 5]}, "no box of four numbers"),
+        ({"bbox": [2, 3, 4]}, "no box of four numbers"),
+        ({"bbox": []}, "no box of four numbers"),
+        ({"bbox": None}, "no box of four numbers"),
+        ({"bbox": ["2", "3", "4", "5"]}, "no box of four numbers"),
+        ({"bbox": [[2], 3, 4, 5]}, "no box of four numbers"),
         ({"bbox": [30, 3, 4, 5]}, "outside the image"),
         ({"bbox": [2, -8, 4, 5]}, "outside the image"),
         ({"category_id": 4}, "unknown class 4"),
+        ({"category_id": None}, "unknown class None"),
+        ({"category_id": [3]}, r"unknown class \[3\]"),
         ({"image_id": 5}, "unknown image 5"),
+        ({"image_id": "9"}, "unknown image '9'"),
+        ({"image_id": {"id": 9}}, "unknown image {'id': 9}"),
+        ({"image_id": True}, "unknown image True"),
+        ({"image_id": 2**80}, "unknown image 1208925819614629174706176"),
+        ({"area": -1}, "an area that is not a number from 0"),
+        ({"area": float("nan")}, "an area that is not a number from 0"),
+        ({"area": float("inf")}, "an area that is not a number from 0"),
+        ({"area": "80"}, "an area that is not a number from 0"),
+        ({"iscrowd": "0"}, "an iscrowd that is neither 0 nor 1"),
+        ({"iscrowd": 2}, "an iscrowd that is neither 0 nor 1"),
         ({"segmentation": [[1, 2, 3, 4]]}, "fewer than three points"),
+        ({"segmentation": [[]]}, "fewer than three points"),
         ({"segmentation": [1, 2, 3, 4, 5, 6]}, "neither polygons nor runs"),
+        ({"segmentation": "polygon"}, "neither polygons nor runs"),
+        ({"segmentation": [[2, 3, 12, 3, 12, float("nan")]]}, "in or near its image"),
+        ({"segmentation": [[2, 3, 12, 3, 12, float("inf")]]}, "in or near its image"),
+        ({"segmentation": [[2, 3, 12, 3, 12, 1e300]]}, "in or near its image"),
+        ({"segmentation": [[2, 3, 12, 3, 12, -1e7]]}, "in or near its image"),
+        ({"segmentation": [[2, 3, 12, 3, 12, 10**400]]}, "in or near its image"),
+        ({"segmentation": [[2, 3, 12, 3, 12, "5"]]}, "in or near its image"),
+        ({"segmentation": [[[2, 3], [12, 3], [12, 5]]]}, "in or near its image"),
+        ({"segmentation": [[31, 3, 40, 3, 40, 11]]}, "a mask outside the image"),
+        ({"segmentation": [[2, -9, 12, -9, 12, 0]]}, "a mask outside the image"),
+        ({"segmentation": {"size": [20, 30], "counts": [600]}}, "a mask without a pixel"),
+        ({"segmentation": {"size": [20, 30], "counts": [99.5, 500.5]}}, "do not cover"),
+        ({"segmentation": {"size": [20, 30], "counts": [700, -100]}}, "do not cover"),
+        ({"segmentation": {"size": [20, 30], "counts": "\ud800"}}, "do not cover"),
         ({"segmentation": {"size": [20, 31], "counts": [620]}}, "another size"),
         ({"segmentation": {"size": [20, 30], "counts": [601]}}, "do not cover"),
         ({"segmentation": {"size": [20, 30], "counts": "0"}}, "do not cover"),
@@ -193,22 +227,167 @@ def test_faulty_images(coco_folder, damage):
     assert dataset.image_ids == ["4"]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"images": []}', '{"images": 3, "annotations": []}'])
-def test_malformed_files(coco_folder, text):
+def change_json(folder, change):
+    """Replaces the text of the split's JSON, or changes its tree."""
+    path = folder / "annotations" / "instances_train.json"
+    if callable(change):
+        source = json.loads(path.read_text())
+        change(source)
+        change = json.dumps(source)
+    path.write_bytes(change.encode() if isinstance(change, str) else change)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "not valid JSON in line 1, column 2"),
+        ("[]", "not in COCO's format: there is no list of images"),
+        ('{"images": []}', "not in COCO's format: there is no list of annotations"),
+        ('{"images": 3, "annotations": []}', "not in COCO's format: there is no list of images"),
+        ("[" * 200_000, "not JSON that can be read"),
+        ('{"images": ' + "9" * 5000 + "}", "not JSON that can be read"),
+        (b'{"images": "\xff"}', "not JSON that can be read"),
+    ],
+)
+def test_malformed_files(coco_folder, text, fault):
     folder = coco_folder([])
-    (folder / "annotations" / "instances_train.json").write_text(text)
+    change_json(folder, text)
     for on_error in ("raise", "skip"):
-        with pytest.raises(DataError, match=r"instances_train\.json: not .*\.$"):
+        with pytest.raises(DataError, match=rf"instances_train\.json: {fault}\.$"):
             read(folder, on_error=on_error)
 
 
-@pytest.mark.parametrize("key", ["bbox", "image_id", "category_id"])
-def test_malformed_annotations(coco_folder, key):
-    bad = {k: v for k, v in CAT.items() if k != key}
-    with pytest.raises(DataError, match="not in COCO's format"):
-        read(coco_folder([CAT, bad]))
-    with pytest.raises(DataError, match="not in COCO's format"):
-        read(coco_folder([CAT, CAT | {key: [1, 2, 3]}]))
+def test_a_byte_order_mark(coco_folder):
+    folder = coco_folder([CAT])
+    path = folder / "annotations" / "instances_train.json"
+    path.write_text("\ufeff" + path.read_text(), "utf-8")
+    assert len(read(folder)[0]["boxes"]) == 1
+
+
+JOINTS = {"keypoints": ["left_eye", "nose", "right_eye"], "skeleton": [[1, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda c: c.append(dict(c[0])), "two categories have the id 70"),
+        (lambda c: c[0].update(id="70"), "the ids of some categories are numbers and of others"),
+        (lambda c: c[0].update(id=[70]), "category 0 has no name or no id"),
+        (lambda c: c[0].update(name=" "), "category 0 has no name or no id"),
+        (lambda c: c[1].pop("name"), "category 1 has no name or no id"),
+        (lambda c: c.append(None), "category 2 has no name or no id"),
+        (lambda c: c[1].update(keypoints=[["eye"]]), "the category cat has keypoints that are not"),
+        (
+            lambda c: c[1].update(keypoints=["a", "a"]),
+            "the category cat has keypoints that are not",
+        ),
+        (
+            lambda c: c[0].update(keypoints=["tail"]),
+            "the category dog has other keypoints than cat",
+        ),
+    ],
+)
+def test_faulty_categories(coco_folder, change, fault):
+    folder = coco_folder([], **JOINTS)
+    change_json(folder, lambda source: change(source["categories"]))
+    for on_error in ("raise", "skip"):
+        with pytest.raises(DataError, match=rf"instances_train\.json: .*{fault}.*\.$"):
+            read(folder, on_error=on_error)
+
+
+@pytest.mark.parametrize("skeleton", [[[0, 1]], [[1, 4]], [[1]], [1], "1-2", [["nose", 1]]])
+def test_faulty_skeletons(coco_folder, skeleton):
+    good = skeleton if isinstance(skeleton, str) else [[1, 2], *skeleton]
+    folder = coco_folder([], **JOINTS | {"skeleton": good})
+    with pytest.raises(DataError, match=r"train\.json: the limb .* does not join two keypoints\.$"):
+        read(folder)
+    with pytest.warns(UserWarning, match="1 limbs left out"):
+        assert len(read(folder, on_error="skip").limbs) == len(good) - 1 or good == "1-2"
+
+
+@pytest.mark.parametrize("category", [{"skeleton": None}, {"keypoints": None}])
+def test_null_is_none(coco_folder, category):
+    dataset = read(coco_folder([CAT], **JOINTS | category))
+    assert dataset.limbs == () and len(dataset[0]["boxes"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("points", "fault"),
+    [
+        ([1, 2, 2] * 6, "not three numbers for each of its 3 keypoints"),
+        ([1, 2, 2], "not three numbers for each of its 3 keypoints"),
+        ("none", "not three numbers for each of its 3 keypoints"),
+        ([1, 2, 3] * 3, "a keypoint whose visibility is not 0, 1 or 2"),
+        ([1, 2, 0.5] * 3, "a keypoint whose visibility is not 0, 1 or 2"),
+        ([1, 2, None] * 3, "a keypoint whose visibility is not 0, 1 or 2"),
+        ([1, 2, "2"] * 3, "a keypoint whose visibility is not 0, 1 or 2"),
+        ([1, None, 2] * 3, "a keypoint that is no two numbers in or near its image"),
+        ([float("nan"), 2, 1] * 3, "a keypoint that is no two numbers in or near its image"),
+        ([1, 1e23, 2] * 3, "a keypoint that is no two numbers in or near its image"),
+        ([1, 41, 2] * 3, "a keypoint that is no two numbers in or near its image"),
+    ],
+)
+def test_faulty_keypoints(coco_folder, points, fault):
+    good = CAT | {"keypoints": [1, 2, 2, 3, 4, 1, 0, 0, 0]}
+    folder = coco_folder([good, good | {"keypoints": points}, good], **JOINTS)
+    with pytest.raises(DataError, match=rf"object 101 has {fault}\.$"):
+        read(folder)
+    with pytest.warns(UserWarning, match=r"1 objects left out \(impossible keypoints\)"):
+        sample = read(folder, on_error="skip")[0]
+    np.testing.assert_array_equal(sample["keypoints"], [[[1, 2, 2], [3, 4, 1], [0, 0, 0]]] * 2)
+
+
+@pytest.mark.parametrize("points", [None, [], [None, None, 0] * 3, [float("nan"), 1e23, 0] * 3])
+def test_keypoints_that_nobody_labelled(coco_folder, points):
+    sample = read(coco_folder([CAT | {"keypoints": points}], **JOINTS))[0]
+    assert np.isfinite(sample["keypoints"]).all() and not sample["keypoints"][..., 2].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"id": 4}, "image 4 has the id of another image"),
+        ({"id": "4"}, "image '?4'? has the id of another image"),
+        ({"id": None}, "image 0 of the list has no id"),
+        ({"id": 9.5}, "image 0 of the list has no id"),
+        ({"file_name": None}, "image 9 has no file_name"),
+        ({"file_name": "\ud800"}, "image 9 has no file_name"),
+        ({"height": 2**40}, "image 9: the size is not that of an image"),
+        ({"height": -20}, "image 9: the size is not that of an image"),
+        ({"height": "20"}, "image 9: the size is not that of an image"),
+        ({"height": 20.5}, "image 9: the size is not that of an image"),
+    ],
+)
+def test_faulty_images_of_the_list(coco_folder, change, fault):
+    folder = coco_folder([CAT | {"image_id": change.get("id", 9)}, DOG])
+    change_json(folder, lambda source: source["images"][0].update(change))
+    with pytest.raises(DataError, match=rf"instances_train\.json: {fault}\.$"):
+        read(folder)
+    with pytest.warns(UserWarning, match="[12] images left out"):
+        dataset = read(folder, on_error="skip")
+    assert dataset.image_ids == ([] if str(change.get("id")) == "4" else ["4"])
+
+
+@pytest.mark.parametrize("size", [{"height": None}, {"width": 0}, {"height": 20.0}])
+def test_the_size_of_the_file_where_none_is_stated(coco_folder, size):
+    folder = coco_folder([CAT | {"bbox": [2, 3, 40, 8]}])
+    change_json(folder, lambda source: source["images"][0].update(size))
+    with pytest.warns(UserWarning, match="1 boxes clipped to the image"):
+        sample = read(folder)[0]
+    np.testing.assert_array_equal(sample["boxes"], [[2, 3, 30, 11]])
+
+
+def test_entries_that_are_no_annotations(coco_folder):
+    folder = coco_folder([CAT, DOG])
+    change_json(folder, lambda source: source["annotations"].insert(1, 5))
+    with pytest.raises(DataError, match=r"train\.json: object 1 of the list is no annotation\.$"):
+        read(folder)
+    with pytest.warns(UserWarning, match="1 objects left out"):
+        assert [len(sample["boxes"]) for sample in read(folder, on_error="skip")] == [1, 1]
+
+
+def test_an_area_of_null_is_the_box_s(coco_folder):
+    assert read(coco_folder([CAT | {"area": None}]))[0]["area"] == 84
 
 
 def test_missing_splits_and_folders(coco_folder, tmp_path):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,8 +8,8 @@ from cvlib import masks
 from cvlib.data import DataError, load
 from cvlib.data.voc import CLASSES
 
-CAT = ("cat", False, 3, 4, 10, 12)
-DOG = ("dog", True, 1, 1, 30, 20)
+CAT = ("cat", 0, 3, 4, 10, 12)
+DOG = ("dog", 1, 1, 1, 30, 20)
 BOMB = """<?xml version="1.0"?>
 <!DOCTYPE lolz [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>
 <annotation><size><width>30</width><height>20</height></size><filename>&b;</filename></annotation>"""
@@ -43,12 +45,12 @@ def test_boxes_are_one_based_and_inclusive(voc_folder):
 
 
 def test_one_pixel_is_a_box(voc_folder):
-    dataset = read(voc_folder({"a": [("cat", False, 5, 6, 5, 6)]}))
+    dataset = read(voc_folder({"a": [("cat", 0, 5, 6, 5, 6)]}))
     np.testing.assert_array_equal(dataset[0]["boxes"], [[4, 5, 5, 6]])
 
 
 def test_zero_is_past_the_border(voc_folder):
-    folder = voc_folder({"a": [("cat", False, 0, 1, 31, 6)]})
+    folder = voc_folder({"a": [("cat", 0, 0, 1, 31, 6)]})
     with pytest.warns(UserWarning, match="voc:VOC2007 train: 1 boxes clipped to the image"):
         dataset = read(folder)
     np.testing.assert_array_equal(dataset[0]["boxes"], [[0, 0, 30, 6]])
@@ -56,7 +58,7 @@ def test_zero_is_past_the_border(voc_folder):
 
 def test_classes_agree_between_splits(voc_folder):
     voc_folder({"a": [CAT]}, split="val")
-    folder = voc_folder({"b": [("zebra", False, 1, 1, 5, 5)]})
+    folder = voc_folder({"b": [("zebra", 0, 1, 1, 5, 5)]})
     assert read(folder, "train").classes == read(folder, "val").classes == ("cat", "zebra")
     assert read(folder, "val")[0]["labels"] == 0
 
@@ -165,7 +167,12 @@ def test_faulty_segmentation(tmp_path, write_image, values, fault):
         (BOMB, "declares XML entities"),
         ("<annotation>", "not VOC's XML"),
         ("", "not VOC's XML"),
-        ("<annotation></annotation>", "not VOC's XML"),
+        ("<html></html>", "not VOC's XML: it is a <html>"),
+        ('<?xml version="1.0" encoding="foo"?><annotation/>', "not VOC's XML: it cannot be parsed"),
+        (
+            '<?xml version="1.0" encoding="big5"?><annotation/>',
+            "not VOC's XML: it cannot be parsed",
+        ),
         (None, "does not exist"),
     ],
 )
@@ -185,15 +192,91 @@ def test_faulty_annotations(voc_folder, text, fault):
 
 @pytest.mark.parametrize(
     ("corners", "fault"),
-    [((9, 4, 8, 12), "zero size"), ((31, 4, 40, 12), "outside the image")],
+    [
+        ((9, 4, 8, 12), "zero size"),
+        ((31, 4, 40, 12), "outside the image"),
+        ((1, 1, "inf", 12), "no box of four numbers"),
+        ((1, 1, "nan", 12), "no box of four numbers"),
+        ((1, 1, 1e300, 12), "no box of four numbers"),
+        ((1, 1, "ten", 12), "no box of four numbers"),
+        ((1, "", 9, 12), "no box of four numbers"),
+    ],
 )
 def test_faulty_boxes(voc_folder, corners, fault):
-    folder = voc_folder({"a": [DOG], "b": [DOG, ("cat", False, *corners)]})
-    with pytest.raises(DataError, match=rf"b\.xml: a cat has a box .*{fault} .*\.$"):
+    folder = voc_folder({"a": [DOG], "b": [DOG, ("cat", 0, *corners)]})
+    with pytest.raises(DataError, match=rf"b\.xml: a cat has .*{fault}.*\.$"):
         read(folder)
     with pytest.warns(UserWarning, match="1 objects left out"):
         dataset = read(folder, on_error="skip")
     assert [len(sample["boxes"]) for sample in dataset] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("cut", "fault"),
+    [
+        ("<bndbox>.*?</bndbox>", "a cat has no box of four numbers"),
+        ("<xmin>.*?</xmin>", "a cat has no box of four numbers"),
+        ("<name>cat</name>", "an object has no name"),
+        ("(?<=<name>)cat", "an object has no name"),
+    ],
+)
+def test_objects_without_a_part(voc_folder, cut, fault):
+    folder = voc_folder({"a": [CAT, DOG]})
+    path = folder / "Annotations" / "a.xml"
+    path.write_text(re.sub(cut, " ", path.read_text(), count=1, flags=re.DOTALL))
+    with pytest.raises(DataError, match=rf"a\.xml: {fault}\.$"):
+        read(folder)
+    with pytest.warns(UserWarning, match="1 objects left out"):
+        sample = read(folder, on_error="skip")[0]
+    np.testing.assert_array_equal(sample["labels"], [11])
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["", "<size/>", "<size><width>0</width><height>0</height></size>", "<width>7</width>"]
+    + ["<size><width>30.0</width><height>20.0</height></size>"],
+)
+def test_the_size_of_the_image_where_none_is_stated(voc_folder, write_xml, size):
+    folder = voc_folder({"a": [CAT]})
+    write_xml(folder / "Annotations" / "a.xml", [("cat", 0, 3, 4, 99, 12)], size)
+    with pytest.warns(UserWarning, match="1 boxes clipped to the image"):
+        sample = read(folder)[0]
+    np.testing.assert_array_equal(sample["boxes"], [[2, 3, 30, 12]])
+
+
+@pytest.mark.parametrize("width", ["4294967296", "1e400", "nan", "-30", "30.5", "wide"])
+def test_impossible_sizes(voc_folder, write_xml, width):
+    folder = voc_folder({"a": [CAT], "b": [DOG]})
+    size = f"<size><width>{width}</width><height>20</height></size>"
+    write_xml(folder / "Annotations" / "a.xml", [CAT], size)
+    with pytest.raises(DataError, match=r"a\.xml: the size is not that of an image\.$"):
+        read(folder)
+    with pytest.warns(UserWarning, match="1 images left out"):
+        assert read(folder, on_error="skip").image_ids == ["b"]
+
+
+def test_difficult_in_words(voc_folder):
+    words = {"1": True, "True": True, " true ": True, "0": False, "FALSE": False, "": False}
+    folder = voc_folder({"a": [("cat", word, 1, 1, 5, 5) for word in words]})
+    np.testing.assert_array_equal(read(folder)[0]["difficult"], list(words.values()))
+    folder = voc_folder({"a": [CAT, ("dog", "perhaps", 1, 1, 5, 5)]})
+    with pytest.raises(DataError, match=r"a\.xml: it is not clear whether a dog is difficult\.$"):
+        read(folder)
+
+
+def test_classes_listed_twice(voc_folder):
+    folder = voc_folder({"a": [CAT]})
+    (folder / "classes.txt").write_text("cat\ndog\ncat\n")
+    with pytest.raises(DataError, match=r"classes\.txt: the class 'cat' is there twice\.$"):
+        read(folder)
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "ImageSets/Main/train.txt"])
+def test_lists_that_are_not_utf_8(voc_folder, name):
+    folder = voc_folder({"a": [CAT]})
+    (folder / name).write_bytes("Kätzchen".encode("latin-1"))
+    with pytest.raises(DataError, match=rf"{name}: the text is not UTF-8\.$"):
+        read(folder)
 
 
 def test_faulty_images(voc_folder):
