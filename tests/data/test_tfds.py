@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 HEAD = "<annotation><size><width>30</width><height>20</height></size><object><bndbox>" + (
     "<xmin>3</xmin><ymin>4</ymin><xmax>12</xmax><ymax>10</ymax></bndbox></object></annotation>"
 )
-BOXES = {"a": [("cat", False, 3, 4, 10, 12), ("dog", True, 1, 1, 30, 20)], "b": []}
+BOXES = {"a": [("cat", 0, 3, 4, 10, 12), ("dog", 1, 1, 1, 30, 20)], "b": []}
 OBJECT = {"image_id": 9, "iscrowd": 0, "area": 50, "category_id": 3}
 
 
