@@ -1,6 +1,5 @@
 """COCO's JSON format (Lin et al. 2014): boxes, polygons, run-length masks, crowds, keypoints."""
 
-import itertools
 import json
 import math
 import os
@@ -328,14 +327,12 @@ def _image(where, folder, path, name, split, files):
     if not _is_text(name):
         raise DataError(f"{where} has no file_name.")
     name = name.replace("\\", "/")
-    expected, *others = (
-        Path(os.path.normpath(base / name)) for base in (folder / split, path.parent, folder)
-    )
-    check_inside(where, folder, expected)
-    for file in (expected, *others):
-        if is_inside(folder, file) and os.path.isfile(file):
+    check_inside(where, folder, folder / split / name)
+    for base in (folder / split, path.parent, folder):
+        file = Path(os.path.normpath(base / name))
+        if os.path.isfile(file) and is_inside(folder, file):
             return file
-    return files.find(name, path, split) or expected
+    return files.find(name, path, split) or folder / split / name
 
 
 def _box(annotation):
@@ -372,11 +369,12 @@ def _keypoint_fault(values, size, num_joints):
 
 def _near(values, size):
     """Whether x, y, x, y, ... are numbers that are no further from the image than its size."""
-    limits = itertools.cycle(size[::-1])
-    return all(
-        type(value) in (int, float) and -limit <= value <= 2 * limit
-        for value, limit in zip(values, limits, strict=False)
-    )
+    if not set(map(type, values)) <= {int, float}:
+        return False
+    axes = [(values[axis::2], side) for axis, side in enumerate(size[::-1])]
+    near = all(-side <= min(v, default=0) and max(v, default=0) <= 2 * side for v, side in axes)
+    # NaN may be neither the least nor the greatest.
+    return near and not math.isnan(sum(values))
 
 
 def _to_mask(source, size):

@@ -6,10 +6,9 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cvlib.data.reading import digest, missing_split
-from cvlib.data.sample import DataError, Dataset, read_image
+from cvlib.data.sample import DataError, Dataset, open_image, read_image
 
 
 def load(name, split, faults):
@@ -88,6 +87,9 @@ def _read(source, first_pixel, faults, i):
     where = f"tfds:{source.dataset_info.name} {source.split}: record {i}"
     try:
         image = read_image(BytesIO(record["image"]), turn=False)
+        if "segmentation_mask" in record:
+            with open_image(BytesIO(record["segmentation_mask"])) as mask:
+                segmentation = np.asarray(mask) - np.uint8(1)
     except DataError:
         raise DataError(f"{where} holds an image that cannot be read.") from None
     size = np.array(image.shape[:2], np.int32)
@@ -95,8 +97,7 @@ def _read(source, first_pixel, faults, i):
     if "label" in record:
         sample["label"] = int(record["label"])
     if "segmentation_mask" in record:
-        with Image.open(BytesIO(record["segmentation_mask"])) as mask:
-            sample["segmentation"] = np.asarray(mask) - np.uint8(1)
+        sample["segmentation"] = segmentation
 
     objects = record.get("objects")
     if "head_bbox" in record:

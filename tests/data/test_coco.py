@@ -147,6 +147,7 @@ def test_faces_are_mirrored_as_they_look(real_data):
         ({"segmentation": [1, 2, 3, 4, 5, 6]}, "neither polygons nor runs"),
         ({"segmentation": "polygon"}, "neither polygons nor runs"),
         ({"segmentation": [[2, 3, 12, 3, 12, float("nan")]]}, "in or near its image"),
+        ({"segmentation": [[float("nan"), 3, 12, 3, 12, 9]]}, "in or near its image"),
         ({"segmentation": [[2, 3, 12, 3, 12, float("inf")]]}, "in or near its image"),
         ({"segmentation": [[2, 3, 12, 3, 12, 1e300]]}, "in or near its image"),
         ({"segmentation": [[2, 3, 12, 3, 12, -1e7]]}, "in or near its image"),
