@@ -39,7 +39,13 @@ def from_polygons(polygons, height, width):
             the object is their union.
         height: of the image.
         width: of the image.
+
+    Raises:
+        ValueError: a coordinate is not finite, or beyond 100,000 pixels.
     """
+    # pycocotools walks along the edges pixel by pixel, and crashes where a coordinate is nan.
+    if not all((np.abs(polygon) <= 1e5).all() for polygon in polygons):
+        raise ValueError("A polygon is not within 100,000 pixels of its image's corner.")
     return coco.merge(coco.frPyObjects(polygons, height, width))
 
 

@@ -8,12 +8,17 @@ Figures are 7 inches wide, 700 pixels in a notebook, and are returned closed: a 
 one once, as the last value of a cell, and `figure.savefig` writes it in any format.
 """
 
+import contextlib
+import functools
 import math
+import warnings
+from collections import Counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
+from matplotlib import font_manager
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from cvlib import masks as mask_ops
@@ -34,11 +39,23 @@ PALETTE = (
 PALE = ("#BBCCEE", "#CCEEFF", "#CCDDAA", "#EEEEBB", "#FFCCCC", "#DDDDDD")
 MARKERS = "osD^vP*X"
 VOID = 255
+# What detections and samples hold of each object, and of the picture.
+OF_OBJECTS = ("boxes", "labels", "confidence", "masks", "keypoints")
+OF_PICTURES = ("segmentation", "label", "num_detections")
 
 
 def color(index):
-    """The colour of class or series `index`, as a hexadecimal string; repeats after eight."""
-    return PALETTE[index % len(PALETTE)]
+    """The colour of class or series `index`, as a hexadecimal string.
+
+    After eight come their lighter shades, then their darker ones, and after 24 they repeat.
+    """
+    return _shade(PALETTE[index % len(PALETTE)], index // len(PALETTE), 0.5)
+
+
+def _shade(paint, number, strength):
+    """A colour itself, lighter or darker, where `number` is 0, 1 or 2, and so on from there."""
+    ground = (to_rgb(paint), (1, 1, 1), (0, 0, 0))[number % 3]
+    return to_hex((1 - strength) * np.array(to_rgb(paint)) + strength * np.array(ground)).upper()
 
 
 def panels(rows=1, columns=1, height=3.0, width=7.0, **options):
@@ -66,33 +83,52 @@ def panels(rows=1, columns=1, height=3.0, width=7.0, **options):
 
 def show(
     pictures,
-    draw=("boxes",),
+    draw=None,
     predictions=None,
     classes=(),
     limbs=(),
     titles=None,
     columns=4,
     width=7.0,
+    stuff=(),
 ):
     """A grid of pictures with their annotations.
 
     Args:
-        pictures: sequence of samples (`cvlib.data.load`) or of images (H, W, 3) in 0..255.
+        pictures: sequence of samples (`cvlib.data.load`) or of images (H, W, 3), see `draw_image`.
         draw: which keys to draw, of `"boxes"`, `"masks"`, `"keypoints"`, `"segmentation"`, and
             `"label"`, the class of the whole image, as title. A key that a sample lacks is left
-            out.
-        predictions: one dict of detections per picture, drawn solid; the samples' own annotations
-            are then the truth and dashed.
-        classes: class names, to write beside the boxes.
+            out. By default the boxes, and where there are none, all that there is.
+        predictions: what `predict` returned for the pictures, or one dict of detections for each.
+            They are drawn solid; the samples' own annotations are then the truth and dashed, but
+            for a segmentation, of which only the predicted one is drawn.
+        classes: class names, to write beside the boxes and in the legend of a segmentation; by
+            default those that the predictions name.
         limbs: pairs of keypoint indices to join.
         titles: one string per picture.
         columns: pictures in a row, at most.
         width: of the figure, in inches.
+        stuff: names of the values of `segmentation` that follow those of the classes.
 
     Returns:
         The Figure.
+
+    Raises:
+        ValueError: there is no picture or no column, there are predictions or titles for another
+            number of pictures, or a mask or segmentation is not of its picture's size.
     """
     samples = [p if isinstance(p, dict) else {"image": p} for p in pictures]
+    classes = classes if len(classes) else getattr(predictions, "classes", ())
+    predictions = None if predictions is None else _by_picture(predictions)
+    if not samples or columns < 1:
+        raise ValueError(f"There are {len(samples)} pictures to show in {columns} columns.")
+    for name, given in (("predictions", predictions), ("titles", titles)):
+        if given is not None and len(given) != len(samples):
+            raise ValueError(f"There are {len(samples)} pictures, but {name} for {len(given)}.")
+    drawn = samples if predictions is None else predictions
+    if draw is None:
+        held = [k for k in ("segmentation", "masks", "keypoints", "label") if k in drawn[0]]
+        draw = ("boxes",) if "boxes" in drawn[0] else held
     columns = min(columns, len(samples))
     rows = math.ceil(len(samples) / columns)
     aspect = max(s["image"].shape[0] / s["image"].shape[1] for s in samples)
@@ -104,49 +140,88 @@ def show(
         if i >= len(samples):
             continue
         draw_image(axis, samples[i]["image"])
-        annotate(axis, samples[i], draw, classes, limbs, truth=predictions is not None)
-        if predictions is not None:
+        if predictions is None:
+            annotate(axis, samples[i], draw, classes, limbs)
+        else:
+            of_truth = [k for k in draw if k != "segmentation" or k not in predictions[i]]
+            annotate(axis, samples[i], of_truth, classes, limbs, truth=True)
             annotate(axis, predictions[i], draw, classes, limbs)
         if titles is not None:
-            axis.set_title(titles[i], fontsize=10)
+            _title(axis, titles[i])
+    if "segmentation" in draw and len(classes):
+        values = [np.unique(d["segmentation"]) for d in drawn if "segmentation" in d]
+        _draw_legend(figure, np.unique(np.concatenate([[0], *values])), classes, stuff)
     return figure
 
 
+def _by_picture(predictions):
+    """One dict for each picture of what `predict` returns, arrays for all pictures together."""
+    if not isinstance(predictions, dict):
+        return list(predictions)
+    arrays = {k: predictions[k] for k in (*OF_OBJECTS, *OF_PICTURES) if k in predictions}
+    number = len(next(iter(arrays.values())))
+    return [{key: array[i] for key, array in arrays.items()} for i in range(number)]
+
+
 def draw_image(axes, image):
-    """The image (H, W, 3) in 0..255 with continuous pixel coordinates, axes hidden."""
+    """The image with continuous pixel coordinates, axes hidden.
+
+    Args:
+        axes: where to draw.
+        image: (H, W, 3), or grey (H, W) or (H, W, 1), in 0..255; floats none of which exceeds 1 are
+            taken for 0..1.
+    """
+    image = np.asarray(image)
+    if image.dtype.kind == "f" and image.max() <= 1:
+        image = image * 255
     height, width = image.shape[:2]
-    axes.imshow(np.clip(image, 0, 255).astype("uint8"), extent=(0, width, height, 0))
+    pixels = np.clip(image, 0, 255).astype("uint8")
+    axes.imshow(pixels, "gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     axes.autoscale(False)  # What lies outside of the image must not shrink it.
     axes.axis("off")
 
 
 def annotate(axes, sample, draw, classes=(), limbs=(), truth=False):
     """Draws the annotations `draw` of one sample, or of one prediction, over its image."""
+    sample = _without_padding(sample)
     labels = sample.get("labels")
     if "segmentation" in draw and "segmentation" in sample:
         draw_segmentation(axes, sample["segmentation"], len(classes) or VOID)
     if "masks" in draw and "masks" in sample:
-        draw_masks(axes, sample["masks"], labels)
+        draw_masks(axes, sample["masks"], labels, sample.get("boxes"), truth)
     if "boxes" in draw and "boxes" in sample:
         draw_boxes(axes, sample["boxes"], labels, sample.get("confidence"), classes, truth)
     if "keypoints" in draw and "keypoints" in sample:
         draw_keypoints(axes, sample["keypoints"], limbs, truth)
     if "label" in draw and "label" in sample:
-        axes.set_title(classes[sample["label"]], fontsize=10)
+        _title(axes, _name(classes, sample["label"]))
+
+
+def _without_padding(sample):
+    """The sample or prediction without the rows that are labelled -1 or beyond its detections."""
+    if "labels" not in sample:
+        return sample
+    labels = np.asarray(sample["labels"])[: sample.get("num_detections")]
+    rows = np.flatnonzero(labels >= 0)
+    if len(rows) == len(sample["labels"]):
+        return sample
+    return sample | {k: [sample[k][i] for i in rows] for k in OF_OBJECTS if k in sample}
 
 
 def draw_boxes(axes, boxes, labels=None, confidence=None, classes=(), truth=False):
     """Boxes (N, 4), xyxy; rows with the label -1 are padding.
 
     Args:
-        axes: where to draw.
+        axes: where to draw, with an image.
         boxes: (N, 4), xyxy.
         labels: (N,) class indices; without them every box has the first colour.
         confidence: (N,) in 0..1, written beside the class.
-        classes: class names; without them only the confidence is written.
+        classes: class names; without them only the confidence is written. No two cover each other
+            while there is room.
         truth: dashed black and white, without text.
     """
     labels = np.zeros(len(boxes), int) if labels is None else np.asarray(labels)
+    taken = []
     for i in np.flatnonzero(labels >= 0):
         x1, y1, x2, y2 = boxes[i]
         outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, linewidth=2)
@@ -155,53 +230,206 @@ def draw_boxes(axes, boxes, labels=None, confidence=None, classes=(), truth=Fals
             outline.set_path_effects([withStroke(linewidth=3.5, foreground="black")])
         else:
             outline.set_edgecolor(color(labels[i]))
-            words = [classes[labels[i]]] if len(classes) else []
+            words = [_name(classes, labels[i])] if len(classes) else []
             words += [] if confidence is None else [f"{confidence[i]:.2f}"]
-            _tag(axes, boxes[i], " ".join(words), color(labels[i]))
+            if words:
+                taken.append(_tag(axes, boxes[i], " ".join(words), color(labels[i]), taken))
         axes.add_patch(outline)
 
 
-def _tag(axes, box, text, background):
-    """Text on a coloured ground at the box's upper edge, kept inside the picture."""
-    right, top = axes.get_xlim()[1], axes.get_ylim()[0] * 0.1
-    x1, y1, x2, _ = box
-    flush_right = x1 > 0.6 * right
+def _name(classes, label):
+    return str(classes[label]) if 0 <= label < len(classes) else f"class {label}"
+
+
+def _tag(axes, box, text, background, taken):
+    """Text on a coloured ground at the box's upper edge, inside the picture and off those before.
+
+    Args:
+        axes: with an image.
+        box: xyxy.
+        text: what to write.
+        background: the colour.
+        taken: the rectangles of the tags before, as this function returns them.
+
+    Returns:
+        The rectangle x1, y1, x2, y2 of the tag.
+    """
     luminance = np.dot(to_rgb(background), (0.299, 0.587, 0.114))
-    axes.text(
-        x2 if flush_right else x1,
-        y1,
-        text,
-        ha="right" if flush_right else "left",
-        va="bottom" if y1 > top else "top",
+    words = axes.text(
+        *(0, 0, _readable(text)),
+        ha="left",
+        va="top",
         fontsize=8,
         color="black" if luminance > 0.5 else "white",
         bbox={"facecolor": background, "edgecolor": "none", "pad": 1},
     )
+    points = axes.figure.dpi / 72
+    scale = _data_per_pixel(axes)
+    extent = words.get_window_extent()
+    width, height = (extent.width + 2 * points) * scale, (extent.height + 2 * points) * scale
+    right, bottom = axes.get_xlim()[1] - width, axes.get_ylim()[0] - height
+    x, y = max(0, min(box[0], right)), max(0, min(box[1] - height, bottom))
+
+    def covered(y):
+        return any(
+            x < x2 and x + width > x1 and y < y2 and y + height > y1 for x1, y1, x2, y2 in taken
+        )
+
+    # Line by line away from the box's edge, downwards first, to where there is room.
+    places = [y + sign * i * height for i in range(int(bottom / height) + 2) for sign in (1, -1)]
+    y = next((p for p in places if 0 <= p <= bottom and not covered(p)), y)
+    words.set_position((x + points * scale, y + points * scale))
+    return x, y, x + width, y + height
 
 
-def draw_masks(axes, masks, labels=None):
-    """Run-length masks, filled and outlined, in their class's colour or each in its own."""
-    for i, pixels in enumerate(mask_ops.decode(masks)):
-        paint = color(i if labels is None else labels[i])
-        _overlay(axes, pixels[..., None] * np.append(to_rgb(paint), 0.55))
-        rows, columns = np.indices(pixels.shape) + 0.5
-        axes.contour(columns, rows, pixels, [0.5], colors="white", linewidths=1.2)
+def _data_per_pixel(axes):
+    """How much of the data is in a pixel of the figure once it is laid out, about."""
+    figure, grid = axes.figure, axes.get_gridspec()
+    # Between the axes and around them the layout leaves a tenth of an inch.
+    inches = figure.get_size_inches() / (grid.ncols, grid.nrows) - 0.1
+    return max(axes.get_xlim()[1] / inches[0], axes.get_ylim()[0] / inches[1]) / figure.dpi
+
+
+def _title(axes, text):
+    # The axes made it before the text was known, with the fonts of that time.
+    axes.set_title(_readable(text), fontsize=10, fontfamily=plt.rcParams["font.family"])
+
+
+def _readable(text):
+    """`text` as matplotlib draws it literally: no formula, and in fonts that have its letters."""
+    letters = [letter if _has_font(letter) else "\u25a1" for letter in str(text)]
+    if "\u25a1" in letters:
+        # Said once by Python's own rule, since the sentence does not change.
+        warnings.warn(
+            "No installed font has all letters of the names: squares stand for those. Noto Sans "
+            "CJK, for example, has Korean ones.",
+            stacklevel=1,
+        )
+    return "".join(letters).replace("$", r"\$")
+
+
+@functools.cache
+def _has_font(letter):
+    """Whether an installed font has the letter; if so, texts fall back to that font from now on."""
+    if letter.isascii():
+        return True
+    default = font_manager.findfont(font_manager.FontProperties())
+    fonts = [(default, None), *((f.fname, f.name) for f in font_manager.fontManager.ttflist)]
+    for path, name in fonts:
+        # The last resort has a box for every letter, and some files are no fonts that it can read.
+        with contextlib.suppress(RuntimeError, OSError):
+            if "LastResort" not in path and font_manager.get_font(path).get_char_index(ord(letter)):
+                if name and name not in plt.rcParams["font.family"]:
+                    plt.rcParams["font.family"] = [*plt.rcParams["font.family"], name]
+                return True
+    return False
+
+
+def draw_masks(axes, masks, labels=None, boxes=None, truth=False):
+    """Masks, filled and outlined, small ones over large ones.
+
+    The first of a class has its colour, the next ones lighter and darker shades of it in turn;
+    without labels each has a colour of its own.
+
+    Args:
+        axes: where to draw, with an image.
+        masks: N run-length masks of the image's size, or (N, M, M) probabilities in the frame of
+            the boxes.
+        labels: (N,) class indices.
+        boxes: (N, 4), xyxy, of which the frames are.
+        truth: outlines alone, dashed black and white.
+
+    Raises:
+        ValueError: masks are not of the image's size.
+    """
+    height, width = int(axes.get_ylim()[0]), int(axes.get_xlim()[1])
+    if len(masks) and not isinstance(masks[0], dict):
+        masks = mask_ops.paste(np.asarray(masks), boxes, height, width)
+    if not len(masks):
+        return
+    pixels = mask_ops.decode(list(masks)).astype(bool)
+    _check_size("masks", pixels.shape[1:], (height, width))
+    paints, seen = [], Counter()
+    for i in range(len(pixels)):
+        label = i if labels is None else int(labels[i])
+        paints.append(_shade(color(label), seen[label], 0.35))
+        seen[label] += 1
+    order = np.argsort(-pixels.sum(axis=(1, 2)), kind="stable")
+    if not truth:
+        canvas = np.zeros((height, width, 4))
+        for i in order:
+            canvas[pixels[i]] = (*to_rgb(paints[i]), 0.5)
+        _overlay(axes, canvas)
+    for i in order:
+        _outline(axes, pixels[i], "white" if truth else paints[i], truth)
+
+
+def _outline(axes, mask, paint, truth):
+    """The contour of a mask (H, W), closed at the image's border too."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return
+    (top, bottom), (left, right) = ((along[0], along[-1] + 1) for along in (rows, columns))
+    padded = np.pad(mask[top:bottom, left:right], 1)
+    x, y = np.arange(left - 0.5, right + 1), np.arange(top - 0.5, bottom + 1)
+    line = axes.contour(x, y, padded, [0.5], colors=[paint], linewidths=1)
+    if truth:
+        line.set_linestyle((0, (3, 2)))
+    line.set_path_effects([withStroke(linewidth=2.2, foreground="black" if truth else "white")])
 
 
 def draw_segmentation(axes, segmentation, num_classes=VOID):
     """Classes of the pixels: values 1 to `num_classes` have the colours of the classes 0 and on.
 
     Args:
-        axes: where to draw.
-        segmentation: (H, W) uint8. 0, the background, stays clear; 255, void, is white.
+        axes: where to draw, with an image.
+        segmentation: (H, W) integers. 0, the background, stays clear; 255, void, is white.
         num_classes: of objects. Larger values are stuff (grass, water) in pale colours.
+
+    Raises:
+        ValueError: the segmentation is not of the image's size.
     """
-    values = range(1, VOID)
-    names = [color(v - 1) if v <= num_classes else PALE[(v - num_classes - 1) % 6] for v in values]
+    segmentation = np.asarray(segmentation)
+    size = int(axes.get_ylim()[0]), int(axes.get_xlim()[1])
+    _check_size("segmentation", segmentation.shape, size)
     paint = np.zeros((VOID + 1, 4))
-    paint[1:, :3] = [to_rgb(name) for name in [*names, "white"]]
+    paint[1:, :3] = [to_rgb(_segment_color(v, num_classes)) for v in range(1, VOID + 1)]
     paint[1:, 3] = 0.75
     _overlay(axes, paint[segmentation])
+
+
+def _segment_color(value, num_classes):
+    if value == VOID:
+        return "white"
+    return color(value - 1) if value <= num_classes else PALE[(value - num_classes - 1) % 6]
+
+
+def _draw_legend(figure, values, classes, stuff):
+    """The names of the values of a segmentation below the pictures; the background has none."""
+    names = dict(enumerate((*classes, *stuff), 1)) | {VOID: "void"}
+    handles = [
+        Patch(
+            facecolor=_segment_color(value, len(classes)),
+            edgecolor="gray",
+            label=_readable(names.get(value, f"value {value}")),
+        )
+        for value in values[values > 0].tolist()
+    ]
+    if handles:
+        columns = min(len(handles), 6)
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + 0.1 + 0.22 * math.ceil(len(handles) / columns))
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
+
+
+def _check_size(name, size, image_size):
+    if size != image_size:
+        raise ValueError(
+            f"The {name} are of {size[0]} x {size[1]} pixels, but the image of {image_size[0]} x "
+            f"{image_size[1]}."
+        )
 
 
 def _overlay(axes, rgba):
@@ -219,16 +447,20 @@ def draw_heat_map(axes, values, box):
 
 
 def draw_keypoints(axes, keypoints, limbs=(), truth=False):
-    """Joints (N, K, 3) of N objects: x, y, visible; absent joints have visible 0.
+    """Joints of N objects: x, y, visible; absent joints have visible 0.
 
     Args:
         axes: where to draw.
-        keypoints: (N, K, 3).
+        keypoints: (N, K, 3), or (N, K, 2), all of them visible; of one object also without N.
         limbs: pairs of keypoint indices; limb `i` has colour `i`.
         truth: white on black instead.
     """
     edge = [withStroke(linewidth=4, foreground="black")]
-    for joints in np.asarray(keypoints):
+    keypoints = np.asarray(keypoints, float)
+    keypoints = keypoints[None] if keypoints.ndim == 2 else keypoints
+    if keypoints.shape[-1] == 2:
+        keypoints = np.insert(keypoints, 2, 1, axis=-1)
+    for joints in keypoints:
         for i, limb in enumerate(limbs):
             ends = joints[list(limb)]
             if np.all(ends[:, 2] > 0):
@@ -389,7 +621,11 @@ def curves(series, xlabel="epoch", ylabel="", x=None, axes=None):
         steps = np.arange(1, values.shape[1] + 1) if x is None else x
         axes.fill_between(steps, values.min(0), values.max(0), color=color(i), alpha=0.2, lw=0)
         axes.plot(
-            steps, values.mean(0), color=color(i), label=name, marker=MARKERS[i % 8], markersize=4
+            *(steps, values.mean(0)),
+            color=color(i),
+            label=_readable(name),
+            marker=MARKERS[i % 8],
+            markersize=4,
         )
     if x is None:
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -410,12 +646,14 @@ def bars(values, intervals=None, xlabel="", baseline=None, axes=None):
         The Figure.
     """
     axes = axes or panels(height=0.7 + 0.32 * len(values))[1][0]
-    names = list(values)
-    axes.barh(names, list(values.values()), color=[color(i) for i in range(len(names))])
+    names = {name: _readable(name) for name in values}
+    paints = [color(i) for i in range(len(names))]
+    axes.barh(list(names.values()), list(values.values()), color=paints)
+    axes.tick_params(axis="y", labelfontfamily=plt.rcParams["font.family"])
     for name, (low, high) in (intervals or {}).items():
-        axes.plot([low, high], [name, name], color="black", linewidth=1.5, marker="|")
+        axes.plot([low, high], [names[name]] * 2, color="black", linewidth=1.5, marker="|")
     if baseline:
-        axes.axvline(baseline[1], color="black", linestyle="--", label=baseline[0])
+        axes.axvline(baseline[1], color="black", linestyle="--", label=_readable(baseline[0]))
     axes.invert_yaxis()
     return _chart(axes, xlabel, "", legend=bool(baseline), grid="x")
 
@@ -437,7 +675,8 @@ def histogram(series, xlabel="", bins=20, threshold=None, ylabel="objects", axes
     edges = np.histogram_bin_edges(np.concatenate(list(series.values())), bins)
     for i, (name, values) in enumerate(series.items()):
         axes.hist(values, edges, histtype="stepfilled", color=color(i), alpha=0.25)
-        axes.hist(values, edges, histtype="step", color=color(i), linewidth=2, label=name)
+        label = _readable(name)
+        axes.hist(values, edges, histtype="step", color=color(i), linewidth=2, label=label)
     if threshold is not None:
         axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
     return _chart(axes, xlabel, ylabel, legend=len(series) > 1)
@@ -456,7 +695,8 @@ def scatter(series, xlabel="", ylabel="", axes=None):
     """
     axes = axes or panels(height=3.6)[1][0]
     for i, (name, (x, y)) in enumerate(series.items()):
-        axes.scatter(x, y, s=36, color=color(i), marker=MARKERS[i % 8], alpha=0.8, label=name)
+        style = {"color": color(i), "marker": MARKERS[i % 8], "label": _readable(name)}
+        axes.scatter(x, y, s=36, alpha=0.8, **style)
     return _chart(axes, xlabel, ylabel, legend=True, grid="both")
 
 
@@ -477,7 +717,7 @@ def precision_recall(series, points=None, axes=None):
         axes.plot(recall, precision, color=color(i), alpha=0.4, linewidth=1)
         # Down to the axis, where the recall ends.
         ends = np.append(recall, np.max(recall, initial=0)), np.append(highest, 0)
-        axes.step(*ends, where="pre", color=color(i), linewidth=2, label=name)
+        axes.step(*ends, where="pre", color=color(i), linewidth=2, label=_readable(name))
         if points is not None:
             at = np.append(highest, 0)[np.searchsorted(recall, points)]
             axes.plot(
@@ -504,7 +744,7 @@ def errors(breakdowns):
         rows = np.arange(len(kinds)) + (i + 0.5) * thickness - 0.4
         for axis, values in zip(axes, (found["counts"], found["gain"]), strict=True):
             widths = [values.get(kind, 0) for kind in kinds]
-            axis.barh(rows, widths, thickness, color=color(i), label=name)
+            axis.barh(rows, widths, thickness, color=color(i), label=_readable(name))
     axes[0].set_yticks(range(len(kinds)), kinds)
     axes[0].invert_yaxis()
     _chart(axes[0], "detections, or objects missed", "", legend=False, grid="x")

@@ -41,6 +41,13 @@ def test_polygon_covers_its_pixels():
     np.testing.assert_array_equal(masks.decode([mask])[0], expected)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e300, 1e7])
+def test_a_polygon_that_pycocotools_does_not_survive_is_refused(value):
+    square = [2, 1, 5, 1, 5, 3, 2, 3]
+    with pytest.raises(ValueError, match="A polygon is not within 100,000 pixels"):
+        masks.from_polygons([square, [0, 0, value, 0, 1, 1]], 4, 6)
+
+
 def test_uncompressed_runs_go_down_the_columns():
     mask = masks.from_uncompressed({"size": [2, 3], "counts": [1, 3, 2]})
     np.testing.assert_array_equal(masks.decode([mask])[0], [[0, 1, 0], [1, 1, 0]])

@@ -7,11 +7,13 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from pycocotools import mask as coco_mask
 
-from cvlib import plots
+from cvlib import masks, plots
+from cvlib.data import load
 
 IMAGE = np.full((40, 60, 3), 128, np.uint8)
 
@@ -64,6 +66,239 @@ def test_text_stays_inside_the_picture():
     inside = axes.get_window_extent()
     text = axes.texts[0].get_window_extent()
     assert inside.x0 <= text.x0 and text.x1 <= inside.x1 and text.y1 <= inside.y1
+
+
+class Detections(dict):
+    classes = ("a", "b")
+
+
+def detections():
+    """What `predict` returns for two pictures: in the second, one detection is left."""
+    boxes = np.array([[[5, 5, 20, 20], [30, 10, 50, 30]], [[6, 6, 21, 21], [-1, -1, -1, -1]]])
+    return Detections(
+        boxes=boxes.astype("float32"),
+        labels=np.array([[0, 1], [1, -1]]),
+        confidence=np.array([[0.9, 0.8], [0.7, 0]], "float32"),
+        num_detections=np.array([2, 1]),
+    )
+
+
+def test_what_predict_returns_is_drawn_as_it_is():
+    figure = plots.show(np.stack([IMAGE] * 2), predictions=detections())
+    assert [list(boxes_in(axes)) for axes in figure.axes] == [
+        [(5, 5, 20, 20), (30, 10, 50, 30)],
+        [(6, 6, 21, 21)],
+    ]
+    assert [texts_in(axes) for axes in figure.axes] == [["a 0.90", "b 0.80"], ["b 0.70"]]
+
+
+def test_rows_beyond_the_number_of_detections_are_left_out():
+    found = detections() | {"num_detections": np.array([1, 0])}
+    figure = plots.show([IMAGE] * 2, predictions=found)
+    assert [len(boxes_in(axes)) for axes in figure.axes] == [1, 0]
+
+
+def test_masks_in_the_frame_of_their_boxes_are_pasted():
+    found = detections() | {"masks": np.ones((2, 2, 7, 7), "float32")}
+    figure = plots.show([IMAGE] * 2, draw=("masks",), predictions=found)
+    first, second = (axes.images[1].get_array()[..., 3] > 0 for axes in figure.axes)
+    expected = np.zeros((40, 60), bool)
+    expected[6:21, 6:21] = True
+    assert np.array_equal(second, expected)
+    assert first.sum() == 15 * 15 + 20 * 20
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2), (2, 3, 3), (2, 1, 3, 3)])
+def test_predicted_joints_are_drawn_in_any_of_their_shapes(shape):
+    joints = np.ones(shape) + np.arange(3)[:, None]
+    figure = plots.show([IMAGE] * 2, predictions={"keypoints": joints}, limbs=[(0, 1)])
+    for axes in figure.axes:
+        assert axes.collections[0].get_offsets().tolist() == [[1, 1], [2, 2], [3, 3]]
+        assert axes.lines[0].get_xydata().tolist() == [[1, 1], [2, 2]]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"pictures": []}, "There are 0 pictures to show in 4 columns"),
+        ({"columns": 0}, "There are 3 pictures to show in 0 columns"),
+        ({"predictions": detections()}, "There are 3 pictures, but predictions for 2"),
+        ({"predictions": [{}] * 2}, "There are 3 pictures, but predictions for 2"),
+        ({"titles": ["a"]}, "There are 3 pictures, but titles for 1"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plots.show(**{"pictures": [IMAGE] * 3} | arguments)
+
+
+@pytest.mark.parametrize("name", ["masks", "segmentation"])
+def test_a_mask_of_another_size_is_refused(name):
+    whole = np.ones((20, 30), np.uint8)
+    annotation = whole if name == "segmentation" else [masks.encode(whole)]
+    with pytest.raises(ValueError, match=f"The {name} are of 20 x 30 pixels, .* of 40 x 60"):
+        plots.show([sample(**{name: annotation})], draw=(name,))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 1), (1, 5)])
+def test_masks_of_a_thin_picture_have_an_outline(shape):
+    picture = {"image": np.zeros((*shape, 3), np.uint8), "masks": [masks.encode(np.ones(shape))]}
+    axes = plots.show([picture], draw=("masks",)).axes[0]
+    axes.figure.draw_without_rendering()
+    (outline,) = axes.collections
+    (box,) = (path.get_extents() for path in outline.get_paths())
+    np.testing.assert_allclose(box.extents, [0, 0, shape[1], shape[0]])
+
+
+def test_an_empty_mask_is_nothing_and_no_warning(recwarn):
+    empty = {"masks": [masks.encode(np.zeros((40, 60)))], "labels": np.array([0])}
+    axes = plots.show([sample(**empty)], draw=("masks",)).axes[0]
+    assert not axes.collections and not axes.images[1].get_array().any()
+    assert not [w for w in recwarn if "contour" in str(w.message)]
+
+
+def test_masks_of_one_class_differ_in_shade_and_small_ones_are_on_top():
+    large, small = np.zeros((2, 40, 60), np.uint8)
+    large[5:35, 5:55], small[10:20, 10:20] = 1, 1
+    annotations = {"masks": masks.encode(np.stack([small, large])), "labels": np.array([2, 2])}
+    axes = plots.show([sample(**annotations)], draw=("masks",)).axes[0]
+    overlay = axes.images[1].get_array()
+    assert to_hex(overlay[15, 15, :3]).upper() == plots.color(2)
+    assert to_hex(overlay[30, 30, :3]).upper() not in (plots.color(2), "#000000")
+    assert len(axes.collections) == 2
+
+
+def test_true_masks_are_dashed_outlines():
+    truth = sample(masks=[masks.encode(np.ones((40, 60)))], labels=np.array([1]))
+    axes = plots.show([truth], draw=("masks",), predictions=[{}]).axes[0]
+    assert len(axes.images) == 1
+    assert axes.collections[0].get_linestyle()[0][1] is not None
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_floats_up_to_one_are_as_bright_as_bytes(kind):
+    image = np.linspace(0, 255, 12).round().reshape(2, 2, 3)
+    for values in (image.astype("uint8"), image.astype(kind), image.astype(kind) / 255):
+        shown = plots.show([values]).axes[0].images[0].get_array()
+        np.testing.assert_allclose(shown, image, atol=1)
+
+
+def test_grey_pictures_are_grey():
+    for shape in ((4, 5), (4, 5, 1)):
+        picture = plots.show([np.full(shape, 128, np.uint8)]).axes[0].images[0]
+        assert np.ptp(picture.to_rgba(picture.get_array())[0, 0, :3]) == 0
+        assert picture.get_clim() == (0, 255)
+
+
+def test_labels_outside_of_the_classes_are_numbers():
+    picture = sample(boxes=np.array([[5, 6, 20, 30]]), labels=np.array([7]), label=9)
+    axes = plots.show([picture], draw=("boxes", "label"), classes=("a", "b")).axes[0]
+    assert texts_in(axes) == ["class 7"] and axes.get_title() == "class 9"
+
+
+def test_dollars_in_names_are_no_formula():
+    names = ("$\\frac$", "5 $ and 6 $")
+    picture = sample(boxes=np.array([[5, 6, 20, 30]]), labels=np.array([0]), label=1)
+    segmentation = np.ones((40, 60), np.uint8)
+    figures = [
+        plots.show([picture], draw=("boxes", "label"), classes=names),
+        plots.show([picture], titles=names[:1]),
+        plots.show([sample(segmentation=segmentation)], ("segmentation",), classes=names),
+        plots.bars({names[0]: 1, names[1]: 2}, {names[0]: (0, 2)}, baseline=(names[1], 1)),
+        plots.curves({name: [1, 2] for name in names}),
+        plots.histogram({name: [1, 2] for name in names}),
+        plots.scatter({name: (1, 2) for name in names}),
+        plots.precision_recall({name: ([0.5], [1]) for name in names}),
+        plots.errors({name: {"counts": {"missed": 1}, "gain": {}} for name in names}),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+    assert texts_in(figures[0].axes[0]) == [r"\$\frac\$"]
+
+
+def overlapping(axes):
+    """Whether two texts of a picture cover each other, in pixels of the figure as laid out."""
+    axes.figure.draw_without_rendering()
+    boxes = [text.get_window_extent().padded(-0.5) for text in axes.texts]
+    return any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_names_do_not_cover_each_other_and_stay_inside():
+    dataset = load("scenes:crowd", "test")
+    figure = plots.show(dataset[:8], classes=dataset.classes)
+    assert sum(len(axes.texts) for axes in figure.axes) > 60
+    assert not any(overlapping(axes) for axes in figure.axes)
+    inside = [axes.get_window_extent().padded(1) for axes in figure.axes]
+    for axes, box in zip(figure.axes, inside, strict=True):
+        for text in axes.texts:
+            extent = text.get_window_extent()
+            assert box.contains(extent.x0, extent.y0) and box.contains(extent.x1, extent.y1)
+
+
+def test_of_equal_boxes_all_names_are_readable():
+    boxes, labels = np.tile([10, 20, 50, 35], (4, 1)), np.arange(4)
+    axes = plots.show([sample(boxes=boxes, labels=labels)], classes=("mug", "mushroom", "c", "d"))
+    assert not overlapping(axes.axes[0])
+
+
+def test_the_legend_names_the_values_of_a_segmentation_below_the_pictures():
+    segmentation = np.zeros((40, 60), np.uint8)
+    segmentation[0, :5] = 2, 3, 4, 255, 0
+    pictures = [sample(segmentation=segmentation), sample()]
+    figure = plots.show(pictures, ("segmentation",), classes=("a", "b"), stuff=("sky",))
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ["b", "sky", "value 4", "void"]
+    paints = [to_hex(patch.get_facecolor()).upper() for patch in legend.get_patches()]
+    assert paints == [plots.color(1), *plots.PALE[:2], "#FFFFFF"]
+    figure.draw_without_rendering()
+    assert legend.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0
+    assert not plots.show(pictures, ("segmentation",)).legends
+
+
+def test_a_predicted_segmentation_takes_the_place_of_the_true_one():
+    true, found = np.ones((40, 60), np.uint8), np.full((1, 40, 60), 2)
+    pictures = [sample(segmentation=true)]
+    axes = plots.show(pictures, predictions={"segmentation": found}).axes[0]
+    _, overlay = axes.images
+    assert to_hex(overlay.get_array()[0, 0, :3]).upper() == plots.color(1)
+
+
+@pytest.fixture
+def fonts():
+    """Fonts as they were before and after the test."""
+    with matplotlib.rc_context():
+        plots._has_font.cache_clear()
+        yield
+    plots._has_font.cache_clear()
+
+
+LETTER = "\u1d81"  # in matplotlib's own STIXGeneral, and not in its DejaVu Sans
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.show([sample(label=0)], draw=("label",), classes=(LETTER,)),
+        lambda: plots.show([IMAGE], titles=[LETTER]),
+        lambda: plots.show([IMAGE] * 2, predictions=detections(), classes=("a", LETTER)),
+        lambda: plots.curves({LETTER: [1, 2]}),
+        lambda: plots.bars({LETTER: 1}, {LETTER: (0, 2)}),
+    ],
+)
+def test_texts_fall_back_to_a_font_that_has_their_letters(fonts, recwarn, draw):
+    draw().draw_without_rendering()
+    assert len(plt.rcParams["font.family"]) == 2
+    assert not [str(w.message) for w in recwarn]
+
+
+def test_letters_that_no_font_has_are_squares_and_said_once(fonts, monkeypatch, recwarn):
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    for name in ("고양이", "개 dog"):
+        axes = plots.show([sample(label=0)], draw=("label",), classes=(name,)).axes[0]
+        axes.figure.draw_without_rendering()
+    assert axes.get_title() == "\u25a1 dog"
+    assert [str(w.message)[:17] for w in recwarn] == ["No installed font"]
 
 
 def test_truth_is_dashed_and_prediction_solid():
@@ -194,10 +429,10 @@ def test_the_picture_given_as_axes_is_used():
     assert plots.curves({"a": [1, 2]}, axes=axes[1]) is figure
 
 
-@pytest.mark.parametrize("i", range(8))
-def test_colours_differ(i):
-    assert [plots.color(j) for j in range(8)].count(plots.color(i)) == 1
-    assert plots.color(i) == plots.color(i + 8)
+def test_24_colours_differ_and_then_repeat():
+    assert [plots.color(i) for i in range(8)] == list(plots.PALETTE)
+    assert len({plots.color(i) for i in range(24)}) == 24
+    assert [plots.color(i) for i in range(24, 30)] == [plots.color(i) for i in range(6)]
 
 
 def test_precision_recall_marks_the_highest_precision_from_a_recall_on():
