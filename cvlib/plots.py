@@ -347,8 +347,9 @@ def draw_masks(axes, masks, labels=None, boxes=None, truth=False):
         masks = mask_ops.paste(np.asarray(masks), boxes, height, width)
     if not len(masks):
         return
+    for mask in masks:
+        _check_size("masks", tuple(mask["size"]), (height, width))
     pixels = mask_ops.decode(list(masks)).astype(bool)
-    _check_size("masks", pixels.shape[1:], (height, width))
     paints, seen = [], Counter()
     for i in range(len(pixels)):
         label = i if labels is None else int(labels[i])

@@ -135,7 +135,8 @@ def test_numbers_that_do_not_fit_are_refused(arguments, message):
 @pytest.mark.parametrize("name", ["masks", "segmentation"])
 def test_a_mask_of_another_size_is_refused(name):
     whole = np.ones((20, 30), np.uint8)
-    annotation = whole if name == "segmentation" else [masks.encode(whole)]
+    right = masks.encode(np.ones((40, 60), np.uint8))
+    annotation = whole if name == "segmentation" else [right, masks.encode(whole)]
     with pytest.raises(ValueError, match=f"The {name} are of 20 x 30 pixels, .* of 40 x 60"):
         plots.show([sample(**{name: annotation})], draw=(name,))
 
