@@ -50,7 +50,7 @@ clean: ## remove build/ and the caches; .venv stays
 	fi; \
 	echo "Installing into .venv with $$found, a few minutes."; \
 	test -x $(BIN)/pip || $$found -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[course,bench,jax,test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[course,bench,jax,export,test]'
 	@touch $@
 
 .venv/installed-torch: .venv/installed

@@ -46,8 +46,8 @@ class BoxMerging(keras.layers.Layer):
         scores = ops.stop_gradient(ops.cast(scores, "float32"))
         boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
         K = min(self.max_windows, boxes.shape[1])
-        labels = ops.argmax(scores, axis=-1)
-        scores = ops.max(scores, axis=-1)
+        # An argmax of floats cannot be exported to ONNX.
+        scores, labels = (x[..., 0] for x in ops.top_k(scores, 1))
         # From here on a box with the score 0 does not exist.
         scores = ops.where(scores >= self.confidence_threshold, scores, 0.0)
         scores, order = ops.top_k(scores, K)
@@ -64,7 +64,7 @@ class BoxMerging(keras.layers.Layer):
         def merge(boxes, scores, match):
             """Box j becomes a part of box i in every image where there is such a pair."""
             flat = ops.reshape(match, (-1, K * K))
-            best = ops.argmin(flat, axis=-1)
+            best = ops.top_k(-flat, 1)[1][..., 0]
             found = ops.min(flat, axis=-1)[:, None] <= self.threshold
             # On accelerators, a mask over all boxes is faster than writing to one of them.
             at_i = ops.equal(ops.arange(K), ops.cast(best // K, "int32")[:, None]) & found

@@ -220,7 +220,7 @@ def _locate(logits, offsets, windows):
     """What the windows of all scales, a list of each, say: logits and boxes in the image."""
     corner, side = _frames(np.concatenate(windows))
     # Boxes start as the central half of their window, so that they overlap objects at once.
-    relative = ops.concatenate(offsets, axis=1) + np.float32(CENTRAL_HALF)
+    relative = ops.array(CENTRAL_HALF, "float32") + ops.concatenate(offsets, axis=1)
     return {"logits": ops.concatenate(logits, axis=1), "window_boxes": relative * side + corner}
 
 
