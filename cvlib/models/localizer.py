@@ -1,6 +1,7 @@
 """Classification with localization: a class and a box, or K of each, from one image."""
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from cvlib import losses
@@ -207,9 +208,9 @@ def _fully_connected(maps, units, dropout, name):
 def _decode(logits, offsets, num_classes, size):
     """Logits (B, K, C or C + 1) and offsets (B, K, 1 or C, 4) to detections, beside what the
     losses need."""
-    # Boxes start as the central half of the image, so that they overlap the objects at once. The
-    # other way around Keras makes a bias of it, which cannot be exported to ONNX.
-    class_boxes = ops.array(CENTRAL_HALF, "float32") + offsets
+    # Boxes start as the central half of the image, so that they overlap the objects at once.
+    # (A tensor in place of the array would become an input of an ONNX file.)
+    class_boxes = offsets + np.float32(CENTRAL_HALF)
     probabilities = ops.softmax(logits)[..., :num_classes]
     # An argmax of floats cannot be exported to ONNX.
     labels = ops.top_k(probabilities, 1)[1][..., 0]

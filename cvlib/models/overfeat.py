@@ -220,7 +220,7 @@ def _locate(logits, offsets, windows):
     """What the windows of all scales, a list of each, say: logits and boxes in the image."""
     corner, side = _frames(np.concatenate(windows))
     # Boxes start as the central half of their window, so that they overlap objects at once.
-    relative = ops.array(CENTRAL_HALF, "float32") + ops.concatenate(offsets, axis=1)
+    relative = ops.concatenate(offsets, axis=1) + np.float32(CENTRAL_HALF)
     return {"logits": ops.concatenate(logits, axis=1), "window_boxes": relative * side + corner}
 
 
@@ -238,8 +238,8 @@ def _detect(found, grids, size, merge):
 
 def _frames(windows):
     """Corner and side of windows (W, 4), for each coordinate of a box: two (W, 4)."""
-    windows = ops.convert_to_tensor(windows, "float32")
-    return ops.tile(windows[:, :2], (1, 2)), ops.tile(windows[:, 2:] - windows[:, :2], (1, 2))
+    windows = np.float32(windows)
+    return np.tile(windows[:, :2], (1, 2)), np.tile(windows[:, 2:] - windows[:, :2], (1, 2))
 
 
 def _by(size):
