@@ -4,18 +4,23 @@ Every layer takes and gives channels-last maps. Importing the package imports Ke
 else, and makes all its layers known to `keras.saving.load_model`.
 """
 
+from cvlib.layers.bilinear_upsampling import BilinearUpsampling, bilinear_kernel
 from cvlib.layers.box_merging import BoxMerging
 from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
 from cvlib.layers.pad_to_multiple import PadToMultiple
 from cvlib.layers.shifted_max_pooling import InterleaveOffsets, ShiftedMaxPooling2D
+from cvlib.layers.skip_fusion import SkipFusion
 
 __all__ = [
+    "BilinearUpsampling",
     "BoxMerging",
     "CropAndResize",
     "DenseToConv",
     "InterleaveOffsets",
     "PadToMultiple",
     "ShiftedMaxPooling2D",
+    "SkipFusion",
+    "bilinear_kernel",
     "dense_to_conv",
 ]

@@ -1,0 +1,89 @@
+"""Upsampling by a transposed convolution that begins as bilinear interpolation.
+
+Long et al., Fully Convolutional Networks for Semantic Segmentation, 2015, section 3.3.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class BilinearUpsampling(keras.layers.Layer):
+    """Makes a map `factor` times as large, each channel with a filter of its own.
+
+    A transposed convolution of stride f = `factor` with kernels of 2f - f % 2 rows and columns,
+    which begin as those of bilinear interpolation: exactly that of `keras.ops.image.resize`. As
+    there, the map goes on beyond its border as it ends. `trainable=False` keeps the interpolation,
+    otherwise the filters are learned.
+
+    Args:
+        factor: positive integer, f.
+
+    Call arguments:
+        inputs: (B, h, w, C) floats, such as scores of C classes.
+        like: None, or a map (B, H, W, D), H <= f * h and W <= f * w, to whose size the output is
+            cropped, at the bottom and the right: there a network pads what its stride does not
+            divide.
+
+    Returns:
+        (B, f * h, f * w, C), or (B, H, W, C).
+
+    Raises:
+        ValueError: `factor` is not a positive integer, or `like` is larger than the output.
+    """
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(factor, int) or factor < 1:
+            raise ValueError(f"`factor` must be a positive integer, not {factor!r}.")
+        self.factor = factor
+
+    def build(self, inputs_shape, like_shape=None):
+        kernel = bilinear_kernel(self.factor)
+        self.kernel = self.add_weight(
+            shape=(*kernel.shape, inputs_shape[-1]),
+            initializer=lambda shape, dtype=None: np.tile(kernel[..., None], shape[-1]),
+            name="kernel",
+        )
+
+    def call(self, inputs, like=None):
+        f = self.factor
+        _, height, width, channels = ops.shape(inputs)
+        # A cell more on each side, the same as at the border, so that no weight falls outside.
+        padded = ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
+        # A filter for each channel: no channel sees another.
+        kernel = self.kernel[..., None] * ops.eye(channels, dtype=self.compute_dtype)
+        larger = ops.conv_transpose(
+            padded, kernel, strides=f, padding="same", data_format="channels_last"
+        )
+        like_shape = None if like is None else ops.shape(like)
+        height, width = self._size((height, width), like_shape)
+        return larger[:, f : f + height, f : f + width]
+
+    def _size(self, size, like_shape):
+        largest = [None if n is None else n * self.factor for n in size]
+        if like_shape is None:
+            return largest
+        wanted = like_shape[1:3]
+        for have, want in zip(largest, wanted, strict=True):
+            if isinstance(have, int) and isinstance(want, int) and want > have:
+                raise ValueError(f"A map {size} is not made {wanted} by a factor {self.factor}.")
+        return wanted
+
+    def compute_output_shape(self, inputs_shape, like_shape=None):
+        batch, *size, channels = inputs_shape
+        return (batch, *self._size(size, like_shape), channels)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+def bilinear_kernel(factor):
+    """(k, k) float32, k = 2 `factor` - `factor` % 2: how much of a cell each pixel around it gets.
+
+    It falls by 1 / `factor` a pixel from the cell's centre, in both directions.
+    """
+    size = 2 * factor - factor % 2
+    along = 1 - np.abs(np.arange(size) - (size - 1) / 2) / factor
+    return np.outer(along, along).astype("float32")
