@@ -4,21 +4,25 @@ Every layer takes and gives channels-last maps. Importing the package imports Ke
 else, and makes all its layers known to `keras.saving.load_model`.
 """
 
+from cvlib.layers.anchor_grid import AnchorGrid
 from cvlib.layers.bilinear_upsampling import BilinearUpsampling, bilinear_kernel
 from cvlib.layers.box_merging import BoxMerging
 from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
 from cvlib.layers.pad_to_multiple import PadToMultiple
+from cvlib.layers.rpn_head import RPNHead
 from cvlib.layers.shifted_max_pooling import InterleaveOffsets, ShiftedMaxPooling2D
 from cvlib.layers.skip_fusion import SkipFusion
 
 __all__ = [
+    "AnchorGrid",
     "BilinearUpsampling",
     "BoxMerging",
     "CropAndResize",
     "DenseToConv",
     "InterleaveOffsets",
     "PadToMultiple",
+    "RPNHead",
     "ShiftedMaxPooling2D",
     "SkipFusion",
     "bilinear_kernel",
