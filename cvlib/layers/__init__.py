@@ -9,6 +9,7 @@ from cvlib.layers.bilinear_upsampling import BilinearUpsampling, bilinear_kernel
 from cvlib.layers.box_merging import BoxMerging
 from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
+from cvlib.layers.non_max_suppression import NonMaxSuppression
 from cvlib.layers.pad_to_multiple import PadToMultiple
 from cvlib.layers.rpn_head import RPNHead
 from cvlib.layers.shifted_max_pooling import InterleaveOffsets, ShiftedMaxPooling2D
@@ -21,6 +22,7 @@ __all__ = [
     "CropAndResize",
     "DenseToConv",
     "InterleaveOffsets",
+    "NonMaxSuppression",
     "PadToMultiple",
     "RPNHead",
     "ShiftedMaxPooling2D",

@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from cvlib.boxes import paired_iou
+from cvlib.layers.detections import DetectionLayer
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
-class BoxMerging(keras.layers.Layer):
+class BoxMerging(DetectionLayer):
     """Merges the two boxes of a class that are most alike, again and again, while any are.
 
     How unlike two boxes are is their match score: the distance of their centres, divided by the
@@ -37,7 +38,7 @@ class BoxMerging(keras.layers.Layer):
     """
 
     def __init__(self, threshold=0.7, max_windows=100, confidence_threshold=0.1, **kwargs):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.threshold = threshold
         self.max_windows = max_windows
         self.confidence_threshold = confidence_threshold
@@ -84,15 +85,12 @@ class BoxMerging(keras.layers.Layer):
 
         boxes, scores, _ = ops.while_loop(any_left, merge, (boxes, scores, match), K)
         scores, order = ops.top_k(scores, K)
-        real = scores > 0
-        boxes = ops.take_along_axis(boxes, order[..., None], axis=1)
-        labels = ops.take_along_axis(labels, order, axis=1)
-        return {
-            "boxes": ops.where(real[..., None], boxes, 0.0),
-            "confidence": scores / (1 + scores),
-            "labels": ops.where(real, ops.cast(labels, "int32"), -1),
-            "num_detections": ops.sum(ops.cast(real, "int32"), axis=-1),
-        }
+        return self.pad(
+            scores > 0,
+            boxes=ops.take_along_axis(boxes, order[..., None], axis=1),
+            confidence=scores / (1 + scores),
+            labels=ops.take_along_axis(labels, order, axis=1),
+        )
 
     def compute_output_shape(self, boxes_shape, scores_shape):
         batch, number, _ = boxes_shape
@@ -102,14 +100,6 @@ class BoxMerging(keras.layers.Layer):
             "confidence": (batch, K),
             "labels": (batch, K),
             "num_detections": (batch,),
-        }
-
-    def compute_output_spec(self, boxes, scores):
-        shapes = self.compute_output_shape(boxes.shape, scores.shape)
-        integers = ("labels", "num_detections")
-        return {
-            key: keras.KerasTensor(shape, "int32" if key in integers else "float32")
-            for key, shape in shapes.items()
         }
 
     def get_config(self):
