@@ -6,6 +6,8 @@ Run it while nothing else runs on the machine. A record is written for each batc
 """
 
 import argparse
+import logging
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from cvlib.records import record
 def time_system(system, batch_size, runs=50, warmup=10):
     """Milliseconds of each run, from NumPy arrays to NumPy arrays, after warm-up.
 
-    Every stage gets noise of the shape of its inputs, so that none waits for another.
+    The system sees images of noise, and boxes in them where it takes some. A stage sees what those
+    before it make of them, but does not wait for them.
 
     Args:
         system: a `cvlib.models.System`.
@@ -29,9 +32,15 @@ def time_system(system, batch_size, runs=50, warmup=10):
     Returns:
         Dict from `"graph"` and the names of the stages, in their order, to lists of `runs` times.
     """
-    size = resolution(system)
-    stages = {"graph": system, **dict(system.stages())}
-    return {name: _time(stage, batch_size, size, runs, warmup) for name, stage in stages.items()}
+    x = noise(system, batch_size)
+    times = {"graph": _time(system, x, runs, warmup)}
+    inputs = [keras.tree.flatten(inputs) for inputs, _ in system._parts.values()]
+    given = keras.Model(system.input, inputs).predict_on_batch(x)
+    for (name, stage), arrays in zip(system.stages(), given, strict=True):
+        stage.jit_compile = system.jit_compile
+        arrays = keras.tree.pack_sequence_as(stage.input, arrays)
+        times[name] = _time(stage, arrays, runs, warmup)
+    return times
 
 
 def resolution(system, default=128):
@@ -40,13 +49,23 @@ def resolution(system, default=128):
     return tuple(length or default for length in images.shape[1:3])
 
 
-def _time(model, batch_size, size, runs, warmup):
-    noise = np.random.default_rng(0)
-    inputs = [
-        255 * noise.random((batch_size, *_shape(tensor, size)), np.float32)
-        for tensor in model.inputs
-    ]
-    inputs = keras.tree.pack_sequence_as(model.input, inputs)
+def noise(system, batch_size, count=100):
+    """Inputs of a system: images in 0..255, and `xyxy` boxes, `count` where it takes any number."""
+    rng = np.random.default_rng(0)
+    height, width = resolution(system)
+
+    def fill(tensor):
+        *shape, last = tensor.shape[1:]
+        if last == 4:
+            shape = [length or count for length in shape]
+            corners = rng.random((batch_size, *shape, 2, 2)) * (width, height)
+            return np.sort(corners, axis=-2).reshape(batch_size, *shape, 4).astype(tensor.dtype)
+        return (255 * rng.random((batch_size, height, width, last))).astype(tensor.dtype)
+
+    return keras.tree.map_structure(fill, system.input)
+
+
+def _time(model, inputs, runs, warmup):
     times = []
     for _ in range(warmup + runs):
         start = time.perf_counter()
@@ -54,12 +73,6 @@ def _time(model, batch_size, size, runs, warmup):
         model.predict_on_batch(inputs)
         times.append(1000 * (time.perf_counter() - start))
     return times[warmup:]
-
-
-def _shape(tensor, size):
-    """The tensor's shape without the batch; a height or width left open is the image's."""
-    known = zip(tensor.shape[1:], (*size, *tensor.shape[3:]), strict=False)
-    return tuple(image if length is None else length for length, image in known)
 
 
 def main():
@@ -71,12 +84,24 @@ def main():
 
     from cvlib.models.system import System
 
-    system = System.load(args.model)
+    try:
+        system = System.load(args.model)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
+    # TensorFlow warns of every new network that it compiles.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     for batch_size in args.batch_size:
         times = time_system(system, batch_size, args.runs)
+        medians = {name: np.median(values) for name, values in times.items()}
+        whole = medians.pop("graph")
         record(
             system=type(system).__name__,
-            metrics={"images_per_second": 1000 * batch_size / np.median(times["graph"])},
+            metrics={
+                "images/s": 1000 * batch_size / whole,
+                "ms": whole,
+                "ms p90": np.percentile(times["graph"], 90),
+                **{f"ms/{stage}": median for stage, median in medians.items()},
+            },
             data="noise",
             settings={"model": args.model.stem, "batch_size": batch_size},
             model=system,

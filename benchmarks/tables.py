@@ -32,6 +32,17 @@ from cvlib.records import load_records, write_atomically
 PAPERS = ROOT / "benchmarks" / "papers.csv"
 DATASETS = ROOT / "benchmarks" / "datasets.csv"
 
+# The tables of every chapter's records.
+TABLES = {
+    "latency": {
+        "title": "Speed of a system alone",
+        "where": {"data": "noise"},
+        "settings": ("model", "batch_size"),
+        "metrics": ("images/s", "ms", "ms p90", "ms/x"),
+        "papers": [{"metric": "time per image"}, {"metric": "speed"}],
+    },
+}
+
 # The meaning of the columns that every table has, and of those that several chapters share.
 COLUMNS = {
     "data, split, preset, system": "as in the records",
@@ -48,11 +59,17 @@ COLUMNS = {
     "each image's mean over the seeds",
     "backend, device, precision, resolution": "as in the records",
     "parameters": "of the network",
+    "model": "name of the file that was timed",
+    "batch_size": "images a run",
+    "images/s": "of the whole graph",
+    "ms, ms p90": "of a run of the whole graph: median and 90th percentile",
+    "ms/x": "median of the stage x",
     "host memory (MiB), device memory (MiB)": "largest of the runs",
 }
 
 # What must be equal for records to be runs of one thing over seeds.
 CONDITIONS = ("backend", "device", "precision", "resolution")
+_OPEN = re.compile(r"(?<=[@/])[tnx]\b")
 KEYS = ("data", "split", "preset", "system", "settings", *CONDITIONS)
 
 
@@ -92,34 +109,48 @@ def sort_records(chapters, records):
     Raises:
         ValueError: no table shows a record, or one of its metrics.
     """
-    tables = {
+    tables = {name: (None, table) for name, table in TABLES.items()} | {
         name: (chapter, table)
         for chapter, module in chapters.items()
         for name, table in module.TABLES.items()
     }
-    shown = {name: (table, []) for name, (_, table) in tables.items()}
+    shown = {name: [] for name in tables}
     for record in records:
         fitting = [
             name
             for name, (chapter, table) in tables.items()
-            if "where" in table and agrees(record, {"chapter": chapter} | table["where"])
+            if "where" in table
+            and agrees(record, {"chapter": chapter or record["chapter"]} | table["where"])
         ]
-        if record["chapter"] not in [tables[name][0] for name in fitting]:
+        if not {tables[name][0] for name in fitting} & {record["chapter"], None}:
             fitting += [
                 name
                 for name, (chapter, table) in tables.items()
                 if "where" not in table and chapter == record["chapter"]
             ]
-        columns = {column for name in fitting for column in tables[name][1]["metrics"]}
-        missing = sorted(record["metrics"].keys() - columns)
+        columns = [column for name in fitting for column in tables[name][1]["metrics"]]
+        missing = [m for m in record["metrics"] if not any(explains(c, m) for c in columns)]
         if missing or not fitting:
             raise ValueError(
                 f"No table of benchmarks/chapters/ shows {', '.join(missing) or 'the record'} of "
                 f"{record['system']!r}, chapter {record['chapter']}, data {record['data']}."
             )
         for name in fitting:
-            shown[name][1].append(record)
-    return shown
+            shown[name].append(record)
+    return {
+        name: (table | {"metrics": _expanded(table["metrics"], shown[name])}, shown[name])
+        for name, (_, table) in tables.items()
+    }
+
+
+def _expanded(columns, records):
+    """`columns` with the metrics of `records` that `ms/x` and the like explain in their place."""
+    found = sorted({metric for record in records for metric in record["metrics"]})
+    return [
+        metric
+        for column in columns
+        for metric in ([m for m in found if explains(column, m)] if is_open(column) else [column])
+    ]
 
 
 def column_meanings(chapters):
@@ -143,8 +174,12 @@ def column_meanings(chapters):
 
 def explains(names, column):
     """Whether `column` is one of `names`, where t, n or x after @ or / stands for anything."""
-    patterns = (re.sub(r"(?<=[@/])[tnx]\b", ".+", re.escape(n)) for n in names.split(", "))
+    patterns = (_OPEN.sub(".+", re.escape(name)) for name in names.split(", "))
     return any(re.fullmatch(pattern, column) for pattern in patterns)
+
+
+def is_open(column):
+    return bool(_OPEN.search(column))
 
 
 def table_rows(table, records):

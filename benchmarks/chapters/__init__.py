@@ -5,9 +5,10 @@
     CLAIMS = [Claim("A sentence.", metric="box_iou", left={...}, right={...})]
 
 TABLES: `settings` of the records that are columns of their own, in this order, which sorts the
-rows; `metrics`, the other columns; `papers`, what papers report on them, as rows of papers.csv that
-agree. A table with `where` shows the records that agree with it, a tuple being a choice:
-`{"system": "one look"}`, `{"chapter": ("09", "10")}`. One without shows the rest of its chapter's.
+rows; `metrics`, the other columns, where `AP/x` stands for all of that form; `papers`, what papers
+report on them, as rows of papers.csv that agree. A table with `where` shows the records that agree
+with it, a tuple being a choice: `{"system": "one look"}`, `{"chapter": ("09", "10")}`. One without
+shows the rest of its chapter's.
 COLUMNS: the meaning of the columns that `benchmarks.tables.COLUMNS` does not know, several names
 with commas between them; `t`, `n` or `x` after `@` or `/` stands for anything: `mAP@0.5/n`.
 CLAIMS: see `benchmarks.claims.Claim`; both sides are records of the chapter unless they name one.

@@ -245,7 +245,7 @@ class System(keras.Model):
         A part takes inputs of the system and what the parts before it give; the last ones give the
         detections.
         """
-        return [(name, keras.Model(*ends)) for name, ends in self._parts.items()]
+        return [(name, keras.Model(*map(_plain, ends))) for name, ends in self._parts.items()]
 
     def get_config(self):
         backbone = keras.saving.serialize_keras_object(self.backbone)
@@ -255,6 +255,13 @@ class System(keras.Model):
     def from_config(cls, config, custom_objects=None):
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         return cls(**{**config, "backbone": backbone})
+
+
+def _plain(tensors):
+    """`tensors` in lists and dicts of Python instead of Keras's own, which JAX does not return."""
+    if isinstance(tensors, dict):
+        return {key: _plain(value) for key, value in tensors.items()}
+    return [_plain(value) for value in tensors] if isinstance(tensors, list) else tensors
 
 
 def _steps(x, kwargs, name="steps_per_epoch"):

@@ -1,61 +1,79 @@
 import time
 
+import keras
 import numpy as np
+import pytest
 
-from benchmarks.latency import main, time_system
+from benchmarks import latency
+from benchmarks.latency import main, noise, time_system
+from cvlib.models.system import System
 from cvlib.records import load_records
 
 
-class Stage:
-    """Takes a known time, and much longer while it warms up."""
+@keras.saving.register_keras_serializable("test_latency")
+class Small(System):
+    """Two stages, of which the second takes boxes and what the first gives."""
 
-    def __init__(self, shape, milliseconds):
-        self.inputs, self.seconds, self.calls = [np.zeros((1, *shape))], milliseconds / 1000, 0
+    detections = ("boxes", "sums")
 
-    def predict_on_batch(self, x):
-        assert x.shape == (4, *self.inputs[0].shape[1:])
-        self.calls += 1
-        time.sleep(self.seconds if self.calls > 2 else 1)
+    def __init__(self, size=(32, 32), **kwargs):
+        images = keras.Input((*size, 3), name="images")
+        boxes = keras.Input((None, 4), name="boxes")
+        means = keras.layers.GlobalAveragePooling2D()(images)
+        sums = keras.layers.Dense(2, kernel_initializer="ones")(means)
+        found = {"boxes": boxes + 1, "sums": sums}
+        super().__init__({"images": images, "boxes": boxes}, found, **kwargs)
+        self._parts = {"backbone": (images, means), "heads": ([boxes, means], found)}
+        self._size = size
+
+    def get_config(self):
+        return {"size": self._size, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
 
 
-def test_stages_are_timed_apart_and_without_the_warm_up():
-    system, head = Stage((8, 8, 3), 60), Stage((2, 2, 5), 20)
-    system.stages = lambda: [("head", head)]
+def test_noise_has_the_names_shapes_and_types_of_the_inputs():
+    x = noise(Small(), 3)
+    assert x["images"].shape == (3, 32, 32, 3) and x["images"].dtype == np.float32
+    assert x["images"].min() < 5 < 250 < x["images"].max() < 255
+    boxes = x["boxes"]
+    assert boxes.shape == (3, 100, 4) and (boxes[..., :2] <= boxes[..., 2:]).all()
+    assert 0 <= boxes.min() and 30 < boxes.max() <= 32
+    assert noise(Small(size=(None, None)), 1)["images"].shape == (1, 128, 128, 3)
+
+
+def test_stages_see_what_those_before_them_make_and_the_warm_up_does_not_count(monkeypatch):
+    seen = []
+
+    class Stage:
+        def __init__(self, model):
+            self.input, self.model, self.calls = model.input, model, 0
+
+        def predict_on_batch(self, x):
+            self.calls += 1
+            seen.append((self.model.name, keras.tree.flatten(x)))
+            time.sleep(0.02 if self.calls > 2 else 0.5)
+
+    system = Small()
+    stages = [(name, Stage(stage)) for name, stage in system.stages()]
+    monkeypatch.setattr(system, "stages", lambda: stages)
     times = time_system(system, 4, runs=3, warmup=2)
-    assert list(times) == ["graph", "head"] and len(times["graph"]) == 3
-    assert 20 <= min(times["head"]) < 60 <= min(times["graph"])
-    assert max(times["graph"]) < 1000 and head.calls == 5
+    assert list(times) == ["graph", "backbone", "heads"]
+    assert all(len(values) == 3 for values in times.values())
+    assert 20 <= min(times["heads"]) and max(times["heads"]) < 400 and stages[1][1].calls == 5
+    x = noise(system, 4)
+    boxes, means = seen[-1][1]
+    np.testing.assert_array_equal(boxes, x["boxes"])
+    np.testing.assert_allclose(means, x["images"].mean(axis=(1, 2)), rtol=1e-4)
 
 
 def test_a_saved_system_gets_a_record_for_each_batch_size(tmp_path, monkeypatch, capsys):
-    import keras
-
-    from cvlib.models.system import System
-
-    @keras.saving.register_keras_serializable("test_latency")
-    class Small(System):
-        def __init__(self, **kwargs):
-            images, maps, row = (keras.Input(s) for s in ((32, 32, 3), (None, None, 3), (3,)))
-            backbone = keras.Model(maps, keras.layers.GlobalAveragePooling2D()(maps))
-            heads = keras.Model(row, keras.layers.Dense(2)(row))
-            super().__init__(images, heads(backbone(images)), **kwargs)
-            self.backbone, self.heads = backbone, heads
-
-        def stages(self):
-            return [("backbone", self.backbone), ("heads", self.heads)]
-
-        def get_config(self):
-            return {"name": self.name}
-
-        @classmethod
-        def from_config(cls, config, custom_objects=None):
-            return cls(**config)
-
     path = tmp_path / "small.keras"
     Small().save(path)
     monkeypatch.setenv("CVLIB_RECORDS", str(tmp_path / "records"))
-    arguments = ["latency", str(path), "--batch-size", "1", "2", "--runs", "3"]
-    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.setattr("sys.argv", ["latency", str(path), "--batch-size", "1", "2", "--runs", "3"])
     main()
     found = load_records(tmp_path / "records")
     assert sorted(r["settings"]["batch_size"] for r in found) == [1, 2]
@@ -63,5 +81,15 @@ def test_a_saved_system_gets_a_record_for_each_batch_size(tmp_path, monkeypatch,
         assert list(one["milliseconds"]) == ["graph", "backbone", "heads"]
         assert one["milliseconds"]["graph"]["n"] == 3 and one["parameters"] > 0
         assert (one["backend"], one["resolution"]) == (keras.backend.backend(), [32, 32])
-        assert one["precision"] == "float32"
+        assert one["precision"] == "float32" and one["data"] == "noise"
+        metrics = one["metrics"]
+        assert list(metrics) == ["images/s", "ms", "ms p90", "ms/backbone", "ms/heads"]
+        batch_size = one["settings"]["batch_size"]
+        assert metrics["images/s"] * metrics["ms"] == pytest.approx(1000 * batch_size)
     assert "batch 2, heads: p50" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_system_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["latency", str(tmp_path / "no.keras")])
+    with pytest.raises(SystemExit, match="no.keras: the file does not exist"):
+        latency.main()

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import chapters
+from benchmarks import chapters, tables
 from benchmarks.chapters import load_chapters
 from benchmarks.report import agrees, paper_rows
 from benchmarks.tables import (
@@ -17,7 +17,9 @@ from benchmarks.tables import (
     sort_records,
 )
 
-TABLES = {name: t for chapter in load_chapters().values() for name, t in chapter.TABLES.items()}
+TABLES = tables.TABLES | {
+    name: table for chapter in load_chapters().values() for name, table in chapter.TABLES.items()
+}
 FROZEN = {"attach": "conv", "trunk": "frozen", "loss": "l2", "boxes": "agnostic", "num_objects": 1}
 
 
@@ -160,6 +162,7 @@ def test_a_record_stands_in_the_tables_it_agrees_with_or_with_the_rest_of_its_ch
     }
     shown = sort_records(modules, [measured(system=name) for name in "ABC"])
     assert {name: [r["system"] for r in mine] for name, (_, mine) in shown.items()} == {
+        "latency": [],
         "rest": ["B", "C"],
         "apart": ["A"],
         "all": ["A", "B"],
@@ -181,14 +184,14 @@ def test_a_record_or_a_metric_that_no_table_shows_is_an_error(tmp_path, measured
 
 
 def test_a_column_without_a_meaning_is_an_error():
-    tables = {"boxes": table("mAP@0.5", "AR/10", settings=("view",))}
+    boxes = {"boxes": table("mAP@0.5", "AR/10", settings=("view",))}
     known = {"view": "of it", "AR/n": "a recall"}
-    assert column_meanings({"09": module(tables, known)})[-2:] == [
+    assert column_meanings({"09": module(boxes, known)})[-2:] == [
         ["09", "view", "of it"],
         ["09", "AR/n", "a recall"],
     ]
     with pytest.raises(ValueError, match="Chapter 09: the column 'AR/10' of the table 'boxes'"):
-        column_meanings({"09": module(tables, {"view": "of it"})})
+        column_meanings({"09": module(boxes, {"view": "of it"})})
 
 
 def test_each_meaning_belongs_to_a_column():
@@ -197,6 +200,28 @@ def test_each_meaning_belongs_to_a_column():
         for names in chapter.COLUMNS:
             for name in names.split(", "):
                 assert any(explains(name, column) for column in columns), name
+
+
+def test_the_shared_columns_are_explained():
+    for shared in tables.TABLES.values():
+        for column in (*shared["settings"], *shared["metrics"]):
+            assert any(explains(names, column) for names in COLUMNS), column
+
+
+def test_a_metric_with_a_letter_is_as_many_columns_as_are_measured(tmp_path, measured):
+    noise = {"data": "noise", "chapter": None, "settings": {"batch_size": 1}}
+    records = [
+        measured(metrics={"ms": 3, "ms/trunk": 2, "ms/heads": 1}, **noise),
+        measured(metrics={"ms": 4, "ms/rpn": 2}, system="FasterRCNN", **noise),
+    ]
+    derive(records, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "latency.csv").read_text().splitlines()))
+    columns = [name for name in rows[0] if name.startswith("ms") and "interval" not in name]
+    assert [c for c in columns if "boot" not in c] == [
+        *("ms", "ms p90"),
+        *("ms/heads", "ms/rpn", "ms/trunk"),
+    ]
+    assert [row["ms/trunk"] for row in rows] == ["", "2.0000"]
 
 
 def test_a_letter_in_a_name_stands_for_anything():
