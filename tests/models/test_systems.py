@@ -26,6 +26,7 @@ def batch(count=2, objects=2, joints=3, seed=0):
     }
 
 
+@pytest.mark.slow
 def test_localizer(tmp_path):
     images, y = batch()
     arguments = {
