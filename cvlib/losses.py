@@ -1,5 +1,6 @@
 """Losses of the papers, per element or per box; the caller weighs and averages them."""
 
+import keras
 from keras import ops
 
 from cvlib import boxes
@@ -12,6 +13,30 @@ def mean_where(counted, values):
     """
     counted = ops.cast(counted, "float32")
     return ops.sum(ops.multiply(counted, values)) / ops.maximum(ops.sum(counted), 1)
+
+
+def pixel_cross_entropy(segmentation, logits, void=255):
+    """The mean cross-entropy of the pixels that are not void, 0 where all are.
+
+    It is nan where a label is neither a class nor void: a graph cannot raise.
+
+    Args:
+        segmentation: (B, H, W) integers, the classes of the pixels or `void`.
+        logits: (B, H, W, C).
+        void: label of the pixels that do not count.
+
+    Source: FCN (Long et al. 2015), section 4, whose code takes the sum, with a learning rate that
+    is smaller by the number of pixels.
+    """
+    labels = ops.cast(segmentation, "int32")
+    classes = logits.shape[-1]
+    counted = ops.not_equal(labels, void)
+    known = ops.logical_and(labels >= 0, labels < classes)
+    each = keras.losses.sparse_categorical_crossentropy(
+        ops.where(known, labels, 0), logits, from_logits=True
+    )
+    each = ops.where(ops.logical_or(known, ~counted), each, float("nan"))
+    return mean_where(counted, each)
 
 
 def l2(y_true, y_pred):

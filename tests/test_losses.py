@@ -29,3 +29,14 @@ def test_mean_where():
     values = np.float32([[1, 2], [4, 100]])
     assert float(losses.mean_where(values < 50, values)) == pytest.approx(7 / 3)
     assert float(losses.mean_where(values > 100, values)) == 0
+
+
+def test_pixel_cross_entropy():
+    logits = np.log(np.float32([[[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.2, 0.4, 0.4]]]]))
+
+    def loss(*labels):
+        return float(losses.pixel_cross_entropy(np.uint8([[labels]]), logits))
+
+    assert loss(0, 255, 1) == pytest.approx(-np.log([0.5, 0.4]).mean(), rel=1e-5)
+    assert loss(255, 255, 255) == 0
+    assert np.isnan(loss(0, 3, 255))

@@ -1,8 +1,10 @@
 """The systems of the course, one file per paper, and the backbone that feeds them."""
 
 from cvlib.models.backbone import backbone
+from cvlib.models.fcn import FCN
 from cvlib.models.localizer import Localizer
 from cvlib.models.overfeat import OverFeat
+from cvlib.models.patch_segmenter import PatchSegmenter
 from cvlib.models.pose_regressor import PoseRegressor
 
-__all__ = ["Localizer", "OverFeat", "PoseRegressor", "backbone"]
+__all__ = ["FCN", "Localizer", "OverFeat", "PatchSegmenter", "PoseRegressor", "backbone"]

@@ -152,7 +152,8 @@ class System(keras.Model):
         Returns:
             `Detections`, a dict of NumPy arrays, in pixels of the given images: `boxes` (B, N, 4)
             xyxy, `confidence` (B, N) in 0..1, `labels` (B, N), -1 where padded, `num_detections`
-            (B,). Its attribute `classes` names the classes.
+            (B,). Or `segmentation` (B, H, W), the class of each pixel, as a list where the images
+            differ in size. Its attribute `classes` names the classes.
 
         Raises:
             ValueError: an image is no (H, W, 3), or its file cannot be read.
@@ -305,7 +306,19 @@ def _letterboxed(image, size):
 
 
 def _mapped_back(outputs, scale, offset, shapes):
-    """The boxes of `outputs` in pixels of the images as they were given, and inside them."""
-    limits = np.float32([[width, height, width, height] for height, width, _ in shapes])
-    boxes = np.clip((outputs["boxes"] - offset) / scale, 0, limits[:, None])
-    return {"boxes": np.where(outputs["labels"][..., None] >= 0, boxes, 0)}
+    """What `outputs` locate, in pixels of the images as they were given, and inside them."""
+    mapped = {}
+    if "boxes" in outputs:
+        limits = np.float32([[width, height, width, height] for height, width, _ in shapes])
+        boxes = np.clip((outputs["boxes"] - offset) / scale, 0, limits[:, None])
+        mapped["boxes"] = np.where(outputs["labels"][..., None] >= 0, boxes, 0)
+    if "segmentation" in outputs:
+        sides = np.float32([[[0, 0, width, height]] for height, width, _ in shapes])
+        mapped["segmentation"] = [
+            # The class of the nearest pixel: a mean of two classes would be a third.
+            np.asarray(render(Image.fromarray(classes), view, shape[:2], Image.Resampling.NEAREST))
+            for classes, (view,), shape in zip(
+                outputs["segmentation"], sides * scale + offset, shapes, strict=True
+            )
+        ]
+    return mapped

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from cvlib.models import Localizer, OverFeat, PoseRegressor, backbone
+from cvlib.models import FCN, Localizer, OverFeat, PatchSegmenter, PoseRegressor, backbone
 from cvlib.models.system import System
 
 from .harness import run_system_test
@@ -23,6 +23,7 @@ def batch(count=2, objects=2, joints=3, seed=0):
         "boxes": boxes,
         "labels": rng.integers(0, 2, (count, objects)).astype("int32"),
         "keypoints": np.concatenate([keypoints, visible], axis=-1).astype("float32"),
+        "segmentation": rng.choice([0, 1, 2, 255], (count, *SIZE)).astype("uint8"),
     }
 
 
@@ -90,6 +91,45 @@ def test_pose_regressor(tmp_path):
         tmp_path,
         fit_x=images,
         compile_kwargs={"train": "stage2"},
+    )
+
+
+@pytest.mark.slow
+def test_fcn(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 3,
+        "size": SIZE,
+        "stride": 8,
+        "window": 32,
+        "hidden": 16,
+        "dropout": 0.25,
+        "scales": (0.5, 0.25),
+        "learned": False,
+        "frozen_to": "stride8",
+    }
+    run_system_test(FCN, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
+
+
+@pytest.mark.slow
+def test_patch_segmenter(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 3,
+        "size": SIZE,
+        "stride": 16,
+        "window": 32,
+        "hidden": 16,
+        "dropout": 0.25,
+        "frozen_to": "stride8",
+    }
+    run_system_test(
+        PatchSegmenter,
+        {"backbone": backbone("tiny"), **arguments},
+        images,
+        y,
+        tmp_path,
+        not_saved=("classifier",),
     )
 
 
