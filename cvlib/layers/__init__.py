@@ -11,9 +11,13 @@ from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
 from cvlib.layers.non_max_suppression import NonMaxSuppression
 from cvlib.layers.pad_to_multiple import PadToMultiple
+from cvlib.layers.roi_align import RoIAlign
+from cvlib.layers.roi_pooling import RoIPooling
+from cvlib.layers.roi_warping import RoIWarping
 from cvlib.layers.rpn_head import RPNHead
 from cvlib.layers.shifted_max_pooling import InterleaveOffsets, ShiftedMaxPooling2D
 from cvlib.layers.skip_fusion import SkipFusion
+from cvlib.layers.spatial_pyramid_pooling import SpatialPyramidPooling
 
 __all__ = [
     "AnchorGrid",
@@ -25,8 +29,12 @@ __all__ = [
     "NonMaxSuppression",
     "PadToMultiple",
     "RPNHead",
+    "RoIAlign",
+    "RoIPooling",
+    "RoIWarping",
     "ShiftedMaxPooling2D",
     "SkipFusion",
+    "SpatialPyramidPooling",
     "bilinear_kernel",
     "dense_to_conv",
 ]

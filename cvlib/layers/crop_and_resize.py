@@ -19,7 +19,7 @@ class CropAndResize(keras.layers.Layer):
 
     Call arguments:
         images: (B, H, W, C) in any numeric type.
-        boxes: (B, R, 4) floats, `xyxy` in pixels of the images; kept in float32 under any policy.
+        boxes: (B, R, 4) floats, `xyxy` in pixels of the images; float32 or more under any policy.
 
     Returns:
         (B, R, height, width, C) in the layer's compute type.
@@ -33,13 +33,12 @@ class CropAndResize(keras.layers.Layer):
 
     def call(self, images, boxes):
         images = ops.cast(images, self.compute_dtype)
-        boxes = ops.cast(boxes, "float32")
+        # Not in bfloat16, nor in less than float64 if that is asked for.
+        boxes = ops.cast(boxes, keras.backend.result_type("float32", self.compute_dtype))
         height, width = ops.shape(images)[1:3]
-        columns = _bilinear(boxes[..., 0], boxes[..., 2], self.size[1], width)
-        rows = _bilinear(boxes[..., 1], boxes[..., 3], self.size[0], height)
-        columns, rows = (ops.cast(w, self.compute_dtype) for w in (columns, rows))
-        rows_cropped = ops.einsum("brih,bhwc->briwc", rows, images)
-        return ops.einsum("brjw,briwc->brijc", columns, rows_cropped)
+        rows = bilinear(centres(boxes[..., 1], boxes[..., 3], self.size[0]), height)
+        columns = bilinear(centres(boxes[..., 0], boxes[..., 2], self.size[1]), width)
+        return resample(images, rows, columns)
 
     def compute_output_shape(self, images_shape, boxes_shape):
         return (images_shape[0], boxes_shape[1], *self.size, images_shape[3])
@@ -48,13 +47,24 @@ class CropAndResize(keras.layers.Layer):
         return {**super().get_config(), "size": self.size}
 
 
-def _bilinear(start, end, cells, pixels):
-    """Weights (..., cells, pixels) of the pixels at the centres of cells from `start` to `end`."""
-    steps = (ops.arange(cells, dtype="float32") + 0.5) / cells
-    places = (start[..., None] + (end - start)[..., None] * steps - 0.5)[..., None]
-    # Of the two pixels around each centre. The shorter max(1 - distance, 0) has slopes that
-    # contradict each other where a centre meets a pixel's, and other ones on every backend.
+def centres(start, end, cells):
+    """Coordinates (..., cells), in indices of pixels, of the centres of equal cells over a box."""
+    steps = (ops.arange(cells, dtype=start.dtype) + 0.5) / cells
+    return start[..., None] + (end - start)[..., None] * steps - 0.5
+
+
+def bilinear(places, pixels):
+    """Weights (..., pixels) of a row of pixels at `places`, in indices; outside all is 0."""
+    # Of the two pixels around each place. The shorter max(1 - distance, 0) has slopes that
+    # contradict each other where a place meets a pixel's centre, and other ones on every backend.
+    places = places[..., None]
     before = ops.floor(places)
     share = places - before
-    pixel = ops.arange(pixels, dtype="float32")
+    pixel = ops.arange(pixels, dtype=places.dtype)
     return ops.where(pixel == before, 1 - share, ops.where(pixel == before + 1, share, 0.0))
+
+
+def resample(images, rows, columns):
+    """Samples (B, R, i, j, C) of images (B, H, W, C): weights (B, R, i, H), then (B, R, j, W)."""
+    rows, columns = (ops.cast(weights, images.dtype) for weights in (rows, columns))
+    return ops.einsum("brjw,briwc->brijc", columns, ops.einsum("brih,bhwc->briwc", rows, images))

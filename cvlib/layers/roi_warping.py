@@ -1,0 +1,41 @@
+"""A bilinear crop of a map whose gradient moves the box, for boxes that a later loss corrects."""
+
+import keras
+
+from cvlib.layers.crop_and_resize import CropAndResize
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class RoIWarping(CropAndResize):
+    """`CropAndResize` of a map, for boxes in pixels of the image.
+
+    One plain bilinear sample in each cell, 0 outside the map, half-pixel aligned. No coordinate is
+    rounded, so that the gradient of the boxes is the true one; that of the cascades' release
+    rounds forward and is not. The paper's equation (8) leaves the scale of its kernel open.
+
+    Args:
+        size: (height, width) of the crops.
+        stride: pixels of the image between neighbouring cells of the map.
+
+    Call arguments:
+        features: (B, H, W, C) floats.
+        boxes: (B, R, 4) floats, `xyxy` in pixels of the image; float32 or more under any policy.
+
+    Returns:
+        (B, R, height, width, C) in the layer's compute type.
+
+    Source: Dai et al. 2016 (Multi-task Network Cascades), section 3.2.
+    """
+
+    def __init__(self, size=(28, 28), stride=16, **kwargs):
+        super().__init__(size, **kwargs)
+        self.stride = stride
+
+    def call(self, features, boxes):
+        return super().call(features, boxes / self.stride)
+
+    def compute_output_shape(self, features_shape, boxes_shape):
+        return super().compute_output_shape(features_shape, boxes_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "stride": self.stride}
