@@ -33,8 +33,7 @@ class CropAndResize(keras.layers.Layer):
 
     def call(self, images, boxes):
         images = ops.cast(images, self.compute_dtype)
-        # Not in bfloat16, nor in less than float64 if that is asked for.
-        boxes = ops.cast(boxes, keras.backend.result_type("float32", self.compute_dtype))
+        boxes = ops.cast(boxes, "float64" if self.compute_dtype == "float64" else "float32")
         height, width = ops.shape(images)[1:3]
         rows = bilinear(centres(boxes[..., 1], boxes[..., 3], self.size[0]), height)
         columns = bilinear(centres(boxes[..., 0], boxes[..., 2], self.size[1]), width)

@@ -4,6 +4,7 @@ import pytest
 
 from cvlib.layers import RoIAlign
 
+from . import roi_fixtures
 from .harness import run_layer_test
 
 
@@ -44,6 +45,10 @@ BOXES = np.float32(
 )
 
 
+def random(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
 @pytest.mark.parametrize("samples", [1, 2])
 def test_layer(samples):
     run_layer_test(
@@ -55,8 +60,9 @@ def test_layer(samples):
     )
 
 
-def random(*shape):
-    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+@pytest.mark.parametrize("name", roi_fixtures.names("roi_align"))
+def test_equals_torchvision(name):
+    roi_fixtures.check(name, RoIAlign, sampling_ratio=int(name.split()[-2]))
 
 
 def test_positions_of_the_samples():

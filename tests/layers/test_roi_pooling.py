@@ -4,6 +4,7 @@ import pytest
 
 from cvlib.layers import RoIPooling
 
+from . import roi_fixtures
 from .harness import _gradients, run_layer_test
 
 
@@ -56,6 +57,7 @@ BOXES = np.float32(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(2, 3), (7, 7)])
 def test_layer(size):
     run_layer_test(
@@ -64,7 +66,13 @@ def test_layer(size):
         {"features": distinct(2, 5, 7, 2), "boxes": BOXES},
         pooled_naively(size, 8),
         float32=("boxes",),
+        differentiable=("features",),
     )
+
+
+@pytest.mark.parametrize("name", roi_fixtures.names("roi_pool"))
+def test_equals_torchvision(name):
+    roi_fixtures.check(name, RoIPooling)
 
 
 def test_bfloat16_does_not_move_the_boxes():
@@ -107,6 +115,7 @@ def test_gradient_goes_to_the_first_maximum_of_all():
             if cells:
                 first = cells[np.argmax([features[b][cell][c] for cell in cells])]
                 expected[b][(*first, c)] += upstream[b, r, i, j, c]
+    assert layer(features, boxes).shape == upstream.shape
     gradient, *_ = _gradients(layer, {"boxes": boxes, "features": features}, [1], [upstream])
     np.testing.assert_allclose(gradient, expected, atol=1e-4)
 

@@ -40,20 +40,24 @@ def test_gradient_of_the_boxes_in_float64():
 
 
 def check_gradient():
-    maps, boxes = features("float64"), BOXES.astype("float64")
+    maps = keras.ops.convert_to_tensor(features("float64"), "float64")
     layer = RoIWarping((3, 4), 8, dtype="float64")
     upstream = np.random.default_rng(1).standard_normal((2, 3, 3, 4, 2))
 
     def objective(boxes):
+        boxes = keras.ops.convert_to_tensor(boxes, "float64")
         crops = keras.ops.convert_to_numpy(layer(maps, boxes))
         assert crops.dtype == "float64"
         return np.vdot(crops, upstream)
 
-    gradient, *_ = _gradients(layer, {"boxes": boxes, "features": maps}, [0], [upstream])
+    boxes = BOXES.astype("float64")
+    inputs = {"boxes": keras.ops.convert_to_tensor(boxes, "float64"), "features": maps}
+    projection = keras.ops.convert_to_tensor(upstream, "float64")
     expected = np.zeros_like(boxes)
     for place in np.ndindex(boxes.shape):
         step = np.zeros_like(boxes)
         step[place] = 1e-5
         expected[place] = (objective(boxes + step) - objective(boxes - step)) / 2e-5
+    gradient, *_ = _gradients(layer, inputs, [0], [projection])
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(gradient, expected, rtol=1e-7, atol=1e-9)

@@ -40,6 +40,7 @@ def grid(image, cells, n):
     return np.concatenate(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boxes", [False, True])
 def test_layer(boxes):
     run_layer_test(
@@ -48,6 +49,7 @@ def test_layer(boxes):
         {"features": distinct(2, 5, 7, 2)} | ({"boxes": BOXES[:, :2]} if boxes else {}),
         pooled_naively((3, 1), 8),
         float32=("boxes",),
+        differentiable=("features",),
     )
 
 
