@@ -1,10 +1,21 @@
 """The systems of the course, one file per paper, and the backbone that feeds them."""
 
 from cvlib.models.backbone import backbone
+from cvlib.models.fast_rcnn import FastRCNN
+from cvlib.models.faster_rcnn import FasterRCNN
 from cvlib.models.fcn import FCN
 from cvlib.models.localizer import Localizer
 from cvlib.models.overfeat import OverFeat
 from cvlib.models.patch_segmenter import PatchSegmenter
 from cvlib.models.pose_regressor import PoseRegressor
 
-__all__ = ["FCN", "Localizer", "OverFeat", "PatchSegmenter", "PoseRegressor", "backbone"]
+__all__ = [
+    "FCN",
+    "FastRCNN",
+    "FasterRCNN",
+    "Localizer",
+    "OverFeat",
+    "PatchSegmenter",
+    "PoseRegressor",
+    "backbone",
+]

@@ -173,6 +173,16 @@ class System(keras.Model):
                     values[i] = value
         return Detections({k: self._stacked(k, v) for k, v in found.items()}, self.classes)
 
+    def predict_step(self, *args):
+        # What only the losses need, such as maps, is neither kept for all images nor computed.
+        outputs = super().predict_step(*args)
+        if isinstance(outputs, tuple):  # JAX gives its state too.
+            return self._detections(outputs[0]), *outputs[1:]
+        return self._detections(outputs)
+
+    def _detections(self, outputs):
+        return {key: outputs[key] for key in self.detections}
+
     def _batches(self, images, batch_size):
         """Which of the images each batch holds, the batch, and its geometry where it was resized.
 

@@ -5,6 +5,8 @@ from keras import ops
 
 from cvlib.models import OverFeat, backbone
 
+from .training import squares
+
 SIZE = (64, 64)
 
 
@@ -16,24 +18,6 @@ def make(trunk=None, **arguments):
 
 def noise(*shape):
     return np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
-
-
-def squares(count, most=2, size=SIZE, seed=0):
-    """Images with bright squares in one quarter each, one colour channel for each class."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 60, (count, *size, 3)).astype("uint8")
-    boxes = np.full((count, most, 4), -1, "float32")
-    labels = np.full((count, most), -1, "int32")
-    half = np.array(size) // 2
-    for i, image in enumerate(images):
-        quarters = rng.permutation(4)[: rng.integers(1, most + 1)]
-        for k, quarter in enumerate(quarters):
-            side = rng.integers(18, 28)
-            top, left = half * divmod(quarter, 2) + rng.integers(0, 32 - side, 2)
-            labels[i, k] = rng.integers(3)
-            boxes[i, k] = left, top, left + side, top + side
-            image[top : top + side, left : left + side, labels[i, k]] = 230
-    return images, {"boxes": boxes, "labels": labels}
 
 
 def valid_trunk():

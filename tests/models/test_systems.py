@@ -4,7 +4,16 @@ import keras
 import numpy as np
 import pytest
 
-from cvlib.models import FCN, Localizer, OverFeat, PatchSegmenter, PoseRegressor, backbone
+from cvlib.models import (
+    FCN,
+    FasterRCNN,
+    FastRCNN,
+    Localizer,
+    OverFeat,
+    PatchSegmenter,
+    PoseRegressor,
+    backbone,
+)
 from cvlib.models.system import System
 
 from .harness import run_system_test
@@ -66,6 +75,56 @@ def test_overfeat(tmp_path):
         tmp_path,
         not_saved=("heads",),
     )
+
+
+@pytest.mark.slow
+def test_fast_rcnn(tmp_path):
+    images, y = batch()
+    corner, side = np.random.default_rng(1).uniform(0, 30, (2, 2, 6, 2))
+    proposals = np.concatenate([corner, corner + 4 + side], axis=-1).astype("float32")
+    proposals[:, :2], proposals[:, -1] = y["boxes"] + 1, -1
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "max_proposals": 6,
+        "pooling": "align",
+        "pool_size": 3,
+        "feature_map": "stride8",
+        "hidden": 16,
+        "dropout": 0.25,
+        "rank": (8, 4),
+        "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        FastRCNN,
+        {"backbone": backbone("tiny"), **arguments},
+        {"images": images, "proposals": proposals},
+        y,
+        tmp_path,
+    )
+
+
+@pytest.mark.slow
+def test_faster_rcnn(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "sizes": (12, 24),
+        "ratios": (0.5, 1.5),
+        "feature_map": "stride8",
+        "rpn_channels": 16,
+        "pre_nms": 100,
+        "post_nms": 12,
+        "pooling": "align",
+        "pool_size": 3,
+        "hidden": 16,
+        "dropout": 0.25,
+        "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
+        "frozen_to": "stride4",
+    }
+    run_system_test(FasterRCNN, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,0 +1,192 @@
+"""What detectors that look at regions of a feature map share: head, losses, detections."""
+
+import math
+
+import keras
+from keras import layers, ops
+
+from cvlib import boxes as box_ops
+from cvlib.layers import RoIAlign, RoIPooling, SpatialPyramidPooling
+from cvlib.losses import mean_where, smooth_l1
+from cvlib.models.backbone import freeze
+from cvlib.models.system import System
+from cvlib.targets import match, sample
+
+
+class RegionDetector(System):
+    """A detector that classifies regions of a feature map, and moves and resizes their boxes.
+
+    The head runs twice: in the network, on all proposals, for the detections; and in the losses, on
+    a sample of the proposals and of the objects themselves. The losses read the `features` and the
+    `proposals` among the outputs and no detection, so training does not pay for the detections.
+
+    A subclass sets the layer `pooling` and the model `heads` (of `region_heads`), and `_trunk`, the
+    layers of its backbone that may be trained.
+    """
+
+    background_iou = (0.1, 0.5)  # of a proposal with its object, in training
+    _training = False
+
+    def compile(self, optimizer="adam", num_regions=64, **kwargs):
+        """Prepares for `fit`.
+
+        Args:
+            optimizer: as in `keras.Model.compile`, like `**kwargs`.
+            num_regions: how many regions of each image the head learns from, a quarter of them
+                objects where there are so many.
+        """
+        super().compile(optimizer, **kwargs)
+        self._num_regions = num_regions
+        self._seed = keras.random.SeedGenerator()
+
+    def predict(self, images, batch_size=8, **kwargs):
+        """As `System.predict`; pooled regions take memory, some 20 MB for 300 of MobileNet's."""
+        return super().predict(images, batch_size, **kwargs)
+
+    def compute_loss(self, *args, training=True, **kwargs):
+        # Keras tells the network whether it is trained, but not the head inside the losses.
+        self._training = training
+        try:
+            return super().compute_loss(*args, training=training, **kwargs)
+        finally:
+            self._training = False
+
+    def _region_losses(self, y, outputs):
+        """`classification` and `box`, of a sample of the proposals and of the objects' boxes."""
+        objects, labels = ops.cast(y["boxes"], "float32"), y["labels"]
+        regions = ops.concatenate([outputs["proposals"], objects], axis=1)
+        found = match(
+            regions,
+            objects,
+            labels >= 0,
+            positive=0.5,
+            negative=self.background_iou,
+            best=False,
+            ignored=forgiven(y),
+        )
+        drawn = self._draw(found, self._num_regions, 0.25)
+        positive, valid = drawn["positive"], drawn["valid"]
+        regions = ops.take_along_axis(regions, drawn["place"][..., None], axis=1)
+        # Where none was drawn there may be NaN, which the head would make of all its gradients.
+        regions = ops.where(valid[..., None], regions, 0.0)
+        labels = ops.take_along_axis(labels, drawn["object"], axis=1)
+        labels = ops.where(positive, labels, self._config["num_classes"])
+        objects = ops.take_along_axis(objects, drawn["object"][..., None], axis=1)
+
+        pooled = self.pooling(outputs["features"], regions)
+        logits, deltas = self.heads(pooled, training=self._training)
+        classification = keras.losses.sparse_categorical_crossentropy(
+            labels, logits, from_logits=True
+        )
+        of_class = ops.where(positive, labels, 0)[..., None, None]
+        deltas = ops.take_along_axis(deltas, of_class, axis=2)[:, :, 0]
+        errors = 4 * smooth_l1(box_ops.encode(objects, regions), deltas)
+        return {
+            "classification": mean_where(valid, classification),
+            # Over all regions, as the other loss: a region weighs the same in both.
+            "box": mean_where(valid, ops.where(positive, errors, 0.0)),
+        }
+
+    def _draw(self, found, count, positive_fraction):
+        """A sample of anchors or regions of which `found`, by `match`, says what they are.
+
+        Returns:
+            A dict of (B, count): `place`, which each is; `valid`, whether it is one at all;
+            `positive`; `object`, the object that it answers for.
+        """
+        drawn = sample(found["state"], count, positive_fraction, self._seed)
+        place, valid = drawn["indices"], drawn["valid"]
+        return {
+            "place": place,
+            "valid": valid,
+            "positive": valid & (ops.take_along_axis(found["state"], place, axis=1) == 1),
+            "object": ops.take_along_axis(found["index"], place, axis=1),
+        }
+
+
+def forgiven(y):
+    """Which objects (B, N) are neither right nor wrong: those difficult, and crowds."""
+    absent = ops.zeros_like(y["labels"], "bool")
+    return ops.logical_or(y.get("difficult", absent), y.get("crowd", absent))
+
+
+def trunk_up_to(backbone, feature_map, frozen_to):
+    """The backbone without what is deeper than a map, and the layers of it that may be trained.
+
+    Raises:
+        ValueError: the backbone has no such map.
+    """
+    maps = backbone.output
+    if feature_map not in maps:
+        raise ValueError(f"`feature_map` is one of {', '.join(maps)}, not {feature_map!r}.")
+    stride = map_stride(feature_map)
+    kept = {name: x for name, x in maps.items() if map_stride(name) <= stride}
+    trunk = keras.Model(backbone.input, kept, name=backbone.name)
+    return trunk, freeze(trunk, frozen_to)
+
+
+def map_stride(name):
+    """Of a backbone's map: 16 of `"stride16"`."""
+    return int(name.removeprefix("stride"))
+
+
+def region_pooling(kind, size, stride):
+    """The layer from a map and boxes to what a head sees of each box.
+
+    Args:
+        kind: `"pool"` (`RoIPooling`), `"align"` (`RoIAlign`) or `"spp"`
+            (`SpatialPyramidPooling`, of 4 x 4, 2 x 2 and 1 x 1 cells).
+        size: cells on a side, of the first two.
+        stride: pixels of the image between neighbouring cells of the map.
+
+    Raises:
+        ValueError: `kind` is none of these.
+    """
+    if kind not in ("pool", "align", "spp"):
+        raise ValueError(f"`pooling` is one of pool, align, spp, not {kind!r}.")
+    if kind == "spp":
+        return SpatialPyramidPooling(stride=stride, name="pooling")
+    layer = RoIPooling if kind == "pool" else RoIAlign
+    return layer((size, size), stride, name="pooling")
+
+
+def region_heads(shape, num_classes, hidden, dropout, rank=None):
+    """Two fully connected layers, and what they say of each region.
+
+    Args:
+        shape: of what is pooled of one region.
+        num_classes: C.
+        hidden: units of each layer.
+        dropout: rate after each layer.
+        rank: of the two layers' matrices, which are then two factors each.
+
+    Returns:
+        A model from (B, R, *shape) to the logits (B, R, C + 1), the background last, and the
+        deltas (B, R, C, 4), of each class.
+    """
+    pooled = keras.Input((None, *shape), name="pooled")
+    x = layers.Reshape((-1, math.prod(shape)))(pooled)
+    for i, name in enumerate(("fc1", "fc2")):
+        if rank:
+            x = layers.Dense(rank[i], use_bias=False, name=f"{name}_reduced")(x)
+        x = layers.Dense(hidden, activation="relu", name=name)(x)
+        x = layers.Dropout(dropout)(x)
+    # Regions begin as proposed, and no class is likelier (Fast R-CNN, section 2.3).
+    logits = layers.Dense(num_classes + 1, kernel_initializer=normal(0.01), name="logits")(x)
+    deltas = layers.Dense(4 * num_classes, kernel_initializer=normal(0.001), name="deltas")(x)
+    logits = layers.Activation("linear", dtype="float32")(logits)
+    deltas = layers.Reshape((-1, num_classes, 4), dtype="float32")(deltas)
+    return keras.Model(pooled, [logits, deltas], name="heads")
+
+
+def normal(stddev):
+    return keras.initializers.RandomNormal(stddev=stddev)
+
+
+def detect(proposals, logits, deltas, size, nms):
+    """Detections in images of `size`, by `nms`, of what the head says of the proposals."""
+    boxes = box_ops.clip(box_ops.decode(deltas, proposals[:, :, None]), *size)
+    scores = ops.softmax(logits)[..., :-1]
+    # Proposals that are padding, or not finite, stay without area.
+    found = nms(boxes, ops.where(box_ops.area(boxes) > 0, scores, -1.0))
+    return {key: found[key] for key in System.detections}
