@@ -1,6 +1,7 @@
 """Who is responsible for which object: the matching and sampling rules of the papers."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from cvlib.boxes import area, iou
@@ -117,6 +118,51 @@ def sample(state, count, positive_fraction, seed):
     return {
         "indices": ops.pad(ops.cast(indices, "int32"), room),
         "valid": ops.pad(keys >= 0, room),
+    }
+
+
+def in_cells(boxes, labels, grid, height, width, ignored=None):
+    """The object of each cell of a grid: of those whose centre it holds, the largest.
+
+    A centre on the line between two cells belongs to the one at the right, or below; a centre
+    outside the image to the nearest cell. Of equally large objects the first counts. Objects
+    without area, of NaN or infinite, are no objects. No gradient passes.
+
+    Args:
+        boxes: (B, M, 4) xyxy.
+        labels: (B, M) integers, -1 where padded.
+        grid: S, cells along each side of the image.
+        height, width: of the image.
+        ignored: (B, M) booleans of objects that are neither right nor wrong (difficult, crowd): no
+            cell has them, and cells that they touch, but that have no object, are ignored.
+
+    Returns:
+        A dict of the S S cells, row by row: `boxes` (B, S S, 4), 0 where there is no object,
+        `labels` (B, S S), -1 there, and `ignored` (B, S S) booleans.
+
+    Source: YOLO (Redmon et al. 2016), section 2. The choice of the largest is ours: the paper is
+    silent, and the released code draws one at random.
+    """
+    boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
+    side = np.float32([width / grid, height / grid])
+    real = ops.logical_and(_has_area(boxes), labels >= 0)
+    boxes = ops.where(real[..., None], boxes, 0.0)
+    ignored = ops.logical_and(real, False if ignored is None else ignored)
+    place = ops.floor(ops.divide((boxes[..., :2] + boxes[..., 2:]) / 2, side))
+    place = ops.clip(place, 0, grid - 1)
+    rows, columns = np.indices((grid, grid), "float32").reshape(2, -1, 1)
+    inside = ops.equal(place[:, None, :, 0], columns) & ops.equal(place[:, None, :, 1], rows)
+    inside = inside & (real & ~ignored)[:, None]
+    largest = ops.argmax(ops.where(inside, area(boxes)[:, None], -1.0), axis=-1)
+    has_object = ops.any(inside, axis=-1)
+    corner = np.concatenate([columns, rows], axis=-1)
+    touched = iou(np.concatenate([corner, corner + 1], axis=-1) * np.tile(side, 2), boxes) > 0
+    touched = ops.any(touched & ignored[:, None], axis=-1)
+    found = ops.take_along_axis(boxes, largest[..., None], axis=1)
+    return {
+        "boxes": ops.where(has_object[..., None], found, 0.0),
+        "labels": ops.where(has_object, ops.take_along_axis(labels, largest, axis=1), -1),
+        "ignored": touched & ~has_object,
     }
 
 

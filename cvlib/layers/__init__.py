@@ -18,6 +18,7 @@ from cvlib.layers.rpn_head import RPNHead
 from cvlib.layers.shifted_max_pooling import InterleaveOffsets, ShiftedMaxPooling2D
 from cvlib.layers.skip_fusion import SkipFusion
 from cvlib.layers.spatial_pyramid_pooling import SpatialPyramidPooling
+from cvlib.layers.yolo_head import YOLOHead
 
 __all__ = [
     "AnchorGrid",
@@ -35,6 +36,7 @@ __all__ = [
     "ShiftedMaxPooling2D",
     "SkipFusion",
     "SpatialPyramidPooling",
+    "YOLOHead",
     "bilinear_kernel",
     "dense_to_conv",
 ]

@@ -8,9 +8,11 @@ from cvlib.models.localizer import Localizer
 from cvlib.models.overfeat import OverFeat
 from cvlib.models.patch_segmenter import PatchSegmenter
 from cvlib.models.pose_regressor import PoseRegressor
+from cvlib.models.yolo import YOLO
 
 __all__ = [
     "FCN",
+    "YOLO",
     "FastRCNN",
     "FasterRCNN",
     "Localizer",

@@ -6,6 +6,7 @@ import pytest
 
 from cvlib.models import (
     FCN,
+    YOLO,
     FasterRCNN,
     FastRCNN,
     Localizer,
@@ -190,6 +191,22 @@ def test_patch_segmenter(tmp_path):
         tmp_path,
         not_saved=("classifier",),
     )
+
+
+def test_yolo(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "grid": 3,
+        "boxes": 3,
+        "convolutions": (8,),
+        "hidden": 16,
+        "dropout": 0.25,
+        "suppression": {"confidence_threshold": 0.0, "max_detections": 10},
+        "frozen_to": "stride8",
+    }
+    run_system_test(YOLO, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
 
 
 def test_a_system_that_is_no_functional_network_is_refused():
