@@ -1,5 +1,7 @@
 """YOLO's head: what each cell of a grid says of the object whose centre it holds."""
 
+import math
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -40,19 +42,20 @@ class YOLOHead(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.grid, self.boxes, self.classes = grid, boxes, classes
         self.hidden, self.dropout = hidden, dropout
-        self._flatten = layers.Flatten(dtype="float32")
-        self._seen = layers.Dense(hidden, dtype="float32", name="hidden")
-        self._drop = layers.Dropout(dropout, dtype="float32")
-        self._said = layers.Dense(grid**2 * (5 * boxes + classes), dtype="float32", name="cells")
+        self.fc = layers.Dense(hidden, dtype="float32", name="fc")
+        self.drop = layers.Dropout(dropout, dtype="float32")
+        self.regression = layers.Dense(
+            grid**2 * (5 * boxes + classes), dtype="float32", name="regression"
+        )
 
     def build(self, features_shape):
-        self._seen.build((features_shape[0], int(np.prod(features_shape[1:]))))
-        self._said.build((features_shape[0], self.hidden))
+        self.fc.build((None, math.prod(features_shape[1:])))
+        self.regression.build((None, self.hidden))
 
     def call(self, features, training=None):
-        x = self._flatten(ops.cast(features, "float32"))
-        x = self._drop(ops.leaky_relu(self._seen(x), 0.1), training=training)
-        return ops.reshape(self._said(x), (-1, *self.compute_output_shape(features.shape)[1:]))
+        x = ops.reshape(ops.cast(features, "float32"), (-1, math.prod(features.shape[1:])))
+        x = self.drop(ops.leaky_relu(self.fc(x), 0.1), training=training)
+        return ops.reshape(self.regression(x), self._shape(-1))
 
     def split(self, cells):
         """What the cells say, by name and with the cells in a row.
@@ -106,13 +109,17 @@ class YOLOHead(keras.layers.Layer):
         confidence = ops.clip(said["confidence"], 0, 1)[..., None]
         scores = confidence * ops.clip(said["classes"], 0, 1)[..., None, :]
         number = self.grid**2 * self.boxes
-        return ops.reshape(boxes, (-1, number, 4)), ops.reshape(scores, (-1, number, self.classes))
+        boxes = ops.reshape(clip(boxes, height, width), (-1, number, 4))
+        return boxes, ops.reshape(scores, (-1, number, self.classes))
 
     def compute_output_shape(self, features_shape):
-        return (features_shape[0], self.grid, self.grid, 5 * self.boxes + self.classes)
+        return self._shape(features_shape[0])
 
     def compute_output_spec(self, features, training=None):
-        return keras.KerasTensor(self.compute_output_shape(features.shape), "float32")
+        return keras.KerasTensor(self._shape(features.shape[0]), "float32")
+
+    def _shape(self, batch):
+        return (batch, self.grid, self.grid, 5 * self.boxes + self.classes)
 
     def get_config(self):
         return {

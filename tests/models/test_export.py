@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cvlib.models import Localizer, OverFeat, PoseRegressor, backbone
+from cvlib.models import YOLO, Localizer, OverFeat, PoseRegressor, backbone
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,6 +32,12 @@ def pose_regressor():
     return model, {"images": noise(64), "boxes": np.float32([[3, 4, 50, 60]])}
 
 
+def yolo():
+    suppression = {"confidence_threshold": 0.0, "max_detections": 5}
+    model = YOLO(backbone("tiny", "scenes"), 3, size=(64, 64), hidden=16, suppression=suppression)
+    return model, {"images": noise(64)}
+
+
 def noise(side):
     return (255 * rng.random((1, side, side, 3))).astype("float32")
 
@@ -53,7 +59,7 @@ def run_litert(path, x):
     return run(**{name: by_shape[tuple(inputs[name]["shape"])] for name in inputs})
 
 
-@pytest.mark.parametrize("make", [localizer, overfeat, pose_regressor])
+@pytest.mark.parametrize("make", [localizer, overfeat, pose_regressor, yolo])
 @pytest.mark.parametrize("format, run", [("onnx", run_onnx), ("litert", run_litert)])
 def test_exported_file_agrees(make, format, run, tmp_path):
     pytest.importorskip("tf2onnx")

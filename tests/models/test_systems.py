@@ -193,6 +193,7 @@ def test_patch_segmenter(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_yolo(tmp_path):
     images, y = batch()
     arguments = {

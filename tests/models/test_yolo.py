@@ -126,7 +126,7 @@ def test_the_gradient_is_of_the_squared_errors_and_the_iou_a_constant():
     yolo = make()
     images = np.zeros((1, *SIZE, 3), "uint8")
     yolo(images)
-    kernel, bias = yolo.head._said.trainable_variables
+    kernel, bias = yolo.head.regression.trainable_variables
     kernel.assign(ops.zeros_like(kernel))  # so that the cells are the bias, whatever the image
     bias.assign(CELLS.ravel())
     yolo.compile(keras.optimizers.SGD(1e-3))
@@ -166,7 +166,7 @@ def test_objects_that_are_none_train_nothing(yolo):
 def test_training_stays_finite_whatever_the_objects_are():
     yolo = make()
     images = np.zeros((2, *SIZE, 3), "uint8")
-    kernel, bias = yolo.head._said.trainable_variables
+    kernel, bias = yolo.head.regression.trainable_variables
     for variable in (kernel, bias):
         variable.assign(ops.zeros_like(variable))  # roots of 0
     y = truth((0, np.nan, 1, 2, 3), OBJECT, (1, -500, -500, 900, 900), difficult=[False] * 3)
@@ -235,7 +235,7 @@ def test_detections_are_those_of_the_cells(yolo):
     cells = np.zeros_like(CELLS)
     cells[0, 0, 0] = [*(0.8, 0.4, 0.8, 0.4, 0.9), *(0.8, 0.4, 0.8, 0.4, 0.8), *(0.9, 0.0)]
     cells[0, 1, 1] = [*NOTHING, 0.0, *(0.0, 0.0, 0.4, -0.4, 0.5), *(0.2, 1.2)]
-    kernel, bias = yolo.head._said.trainable_variables
+    kernel, bias = yolo.head.regression.trainable_variables
     kernel.assign(ops.zeros_like(kernel))
     bias.assign(cells.ravel())
     found = yolo.predict(images)
@@ -290,7 +290,7 @@ def history():
     return losses, len(devices)
 
 one, one_device = history()
-keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+keras.distribution.set_distribution(keras.distribution.DataParallel())
 two, two_devices = history()
 assert (one_device, two_devices) == (1, 2)
 np.testing.assert_allclose(two, one, rtol=1e-4)
