@@ -1,0 +1,324 @@
+"""The command `cvlib`: train a detector on a folder of annotated photographs, use and measure it.
+
+cvlib train faster_rcnn --data voc:FOLDER --out model.keras
+cvlib predict model.keras photo.jpg ... --out folder
+cvlib evaluate model.keras --data voc:FOLDER --split test
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from cvlib.data import DataError, load
+from cvlib.data.augment import Augment, letterbox, view_geometry
+from cvlib.records import write_atomically
+
+SAMPLES = 300  # images that are looked at to choose the size and the anchors
+
+
+def main(argv=None):
+    """Runs one command.
+
+    Returns:
+        The exit status: 0, 1 after a sentence on what is wrong, or 130 after an interruption.
+    """
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"cvlib: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ncvlib: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser():
+    parser = argparse.ArgumentParser("cvlib", description=__doc__.partition("\n\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    data = "voc:FOLDER, coco:FOLDER, coco:FILE.json, tfds:NAME or scenes"
+
+    command = commands.add_parser("train", help="train a system on annotated images")
+    command.set_defaults(run=train)
+    command.add_argument("system", choices=SYSTEMS)
+    command.add_argument("--data", required=True, help=data)
+    command.add_argument("--out", required=True, type=Path, help="the .keras file to write")
+    command.add_argument("--split", default="train", help="what it learns from (%(default)s)")
+    command.add_argument("--validation", default="val", help="what it is measured on (%(default)s)")
+    command.add_argument("--backbone", default="mobilenet", help="tiny, mobilenet, vgg16, resnet50")
+    command.add_argument("--weights", help="a file; imagenet (downloads), or scenes for tiny")
+    command.add_argument("--alpha", type=float, default=1.0, help="MobileNet's width")
+    command.add_argument(
+        "--side", type=int, default=480, help="of the images, at most (%(default)s)"
+    )
+    command.add_argument("--epochs", type=int, default=24)
+    command.add_argument("--batch-size", type=int, default=4)
+    command.add_argument("--rate", type=float, default=3e-4, help="learning rate, falls to 0")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--skip", action="store_true", help="leave out what is faulty")
+
+    command = commands.add_parser("predict", help="find objects in image files")
+    command.set_defaults(run=predict)
+    command.add_argument("model", type=Path, help=".keras file")
+    command.add_argument("images", nargs="+", help="image files")
+    command.add_argument("--out", required=True, type=Path, help="folder for what is found")
+    command.add_argument(
+        "--confidence", type=float, default=0.5, help="drawn from (%(default)s) on"
+    )
+
+    command = commands.add_parser("evaluate", help="measure a system on annotated images")
+    command.set_defaults(run=evaluate)
+    command.add_argument("model", type=Path, help=".keras file")
+    command.add_argument("--data", required=True, help=data)
+    command.add_argument("--split", default="test", help="(%(default)s)")
+    command.add_argument("--skip", action="store_true", help="leave out what is faulty")
+    return parser
+
+
+def train(args):
+    """`cvlib train`: chooses image size and anchors from the data, trains, saves, measures."""
+    import keras
+
+    from cvlib.data import batches
+    from cvlib.models import backbone
+
+    if args.out.suffix != ".keras":
+        raise ValueError(f"{args.out}: the file is a .keras.")
+    on_error = "skip" if args.skip else "raise"
+    training = load(args.data, args.split, on_error)
+    try:
+        validation = load(args.data, args.validation, on_error)
+    except DataError:
+        training, validation = training.hold_out(0.15)
+        print(f"There is no split {args.validation}: a part of {args.split} is kept apart for it.")
+    print(f"{len(training)} images to learn from, {len(validation)} to measure on.")
+
+    keras.utils.set_random_seed(args.seed)
+    sizes, boxes = look(training)
+    size = image_size(sizes, args.side)
+    print(f"Images are resized to {size[1]}x{size[0]}, with their proportions kept.")
+    weights = args.weights or ("scenes" if args.backbone == "tiny" else "imagenet")
+    trunk = backbone(args.backbone, weights, args.alpha)
+    system = SYSTEMS[args.system](trunk, training, size, resized(boxes, sizes, size))
+
+    augment = Augment(scale=(0.7, 1.3), brightness=0.2, contrast=0.2, saturation=0.2)
+    stream = batches(
+        training,
+        args.batch_size,
+        size,
+        max_objects=max(1, max(map(len, boxes))),
+        augment=augment,
+        seed=args.seed,
+        resize="pad",
+    )
+    steps = args.epochs * stream.steps_per_epoch
+    # Without a bound one bad batch of a small set may ruin what was learned.
+    rate = keras.optimizers.schedules.CosineDecay(args.rate, steps)
+    system.compile(keras.optimizers.Adam(rate, global_clipnorm=10.0))
+    backup = args.out.with_suffix(".backup")
+    _check_settings(backup, {k: str(v) for k, v in vars(args).items() if k != "run"})
+    system.fit(
+        stream,
+        epochs=args.epochs,
+        callbacks=[keras.callbacks.BackupAndRestore(backup, double_checkpoint=True)],
+    )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    system.save(args.out)
+    print(f"{args.out}: saved.")
+    samples, found = detect(system, validation)
+    report(samples, found, validation.classes)
+    picture = args.out.with_suffix(".png")
+    draw(samples[:8], found[:8], validation.classes, picture, columns=4)
+    print(f"{picture}: what it finds in the first {len(samples[:8])} images of {args.validation}.")
+
+
+def predict(args):
+    """`cvlib predict`: an annotated picture of each image, and `detections.json`."""
+    from cvlib.data.sample import read_image
+
+    system = _load(args.model)
+    results = []
+    for number, name in enumerate(args.images):
+        image = read_image(name)
+        found = _each(system.predict([image]))[0]
+        shown = found["confidence"] >= args.confidence
+        drawn = {key: found[key][shown] for key in ("boxes", "confidence", "labels")}
+        # Two folders may hold images of one name.
+        twin = Path(name).stem in [Path(other).stem for other in args.images[:number]]
+        picture = args.out / f"{Path(name).stem}{f'_{number}' if twin else ''}.png"
+        draw([{"image": image}], [drawn], system.classes, picture)
+        results += as_coco(name, found, system.classes)
+        print(f"{picture}: {shown.sum()} objects.")
+    path = args.out / "detections.json"
+    write_atomically(path, json.dumps(results, indent=1) + "\n")
+    print(f"{path}: {len(results)} detections in COCO's format of results.")
+
+
+def evaluate(args):
+    """`cvlib evaluate`: average precision by VOC's and COCO's rules, and the kinds of errors."""
+    system = _load(args.model)
+    dataset = load(args.data, args.split, "skip" if args.skip else "raise")
+    if system.classes and system.classes != dataset.classes:
+        raise ValueError(
+            f"{args.model} knows {', '.join(system.classes)}, and {args.data} is of "
+            f"{', '.join(dataset.classes)}."
+        )
+    report(*detect(system, dataset), dataset.classes)
+
+
+def faster_rcnn(trunk, dataset, size, boxes):
+    """A Faster R-CNN with anchors for `boxes` (N, 4), in pixels of images of `size`."""
+    from cvlib.models import FasterRCNN
+
+    sizes, ratios = choose_anchors(boxes)
+    # A cell of the map is at most about half of a small object.
+    feature_map = "stride16" if sizes[0] >= 24 else "stride8"
+    covered = np.mean(centred_iou(boxes, sizes, ratios) >= 0.5)
+    print(
+        f"Anchors have sides of {', '.join(map(str, sizes))} pixels and heights of "
+        f"{', '.join(map(str, ratios))} times their widths, on the map of {feature_map}; "
+        f"{100 * covered:.0f} % of the objects have one of nearly their form (IoU of 0.5)."
+    )
+    anchors = {"sizes": sizes, "ratios": ratios, "feature_map": feature_map}
+    return FasterRCNN(trunk, len(dataset.classes), size, **anchors)
+
+
+SYSTEMS = {"faster_rcnn": faster_rcnn}
+
+
+def look(dataset):
+    """Sizes (height, width) of some of the images, and a list of the boxes in each."""
+    samples = [dataset.some(SAMPLES)[i] for i in range(min(SAMPLES, len(dataset)))]
+    return [sample["image"].shape[:2] for sample in samples], [s["boxes"] for s in samples]
+
+
+def image_size(sizes, side):
+    """(height, width) of the typical proportions of `sizes`, multiples of 32, at most `side`."""
+    height, width = np.median(sizes, axis=0)
+    scale = min(1.0, side / max(height, width))
+    return tuple(max(1, round(scale * length / 32)) * 32 for length in (height, width))
+
+
+def resized(boxes, sizes, size):
+    """(N, 4): the boxes of all images when these are letterboxed into `size`."""
+    moved = []
+    for each, (height, width) in zip(boxes, sizes, strict=True):
+        x, y, *_ = view_geometry(letterbox((0, 0, width, height), size), size)
+        moved.append(each * np.float32([x, y, x, y]))
+    return np.concatenate(moved)
+
+
+def choose_anchors(boxes):
+    """Three sizes and up to three ratios (height / width) that span those of `boxes` (N, 4)."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    sides = sides[(sides > 1).all(axis=1)]
+    if not len(sides):
+        raise ValueError("No image has an object of more than one pixel to learn from.")
+    small, large = np.quantile(np.sqrt(sides.prod(axis=1)), (0.1, 0.9))
+    wide, tall = np.quantile(sides[:, 1] / sides[:, 0], (0.1, 0.9))
+    sizes = np.unique(np.geomspace(small, large, 3).round())
+    ratios = np.unique(np.geomspace(wide, tall, 3).round(2))
+    return tuple(map(int, sizes)), tuple(map(float, ratios))
+
+
+def centred_iou(boxes, sizes, ratios):
+    """(N,) IoU of each box with the most alike of the anchors that has its centre."""
+    size, ratio = (x.ravel() for x in np.meshgrid(sizes, np.sqrt(ratios)))
+    anchors = np.stack([size / ratio, size * ratio], axis=-1)
+    sides = boxes[:, None, 2:] - boxes[:, None, :2]
+    shared = np.minimum(sides, anchors).prod(axis=-1)
+    return (shared / (sides.prod(axis=-1) + anchors.prod(axis=-1) - shared)).max(axis=1)
+
+
+def detect(system, dataset, count=32):
+    """The samples of a dataset and what a system finds in each, in pixels of the images."""
+    samples, found = [], []
+    for start in range(0, len(dataset), count):
+        part = list(dataset[start : start + count])
+        found += _each(system.predict([sample["image"] for sample in part]))
+        samples += part
+    return samples, found
+
+
+def report(samples, found, classes):
+    """Prints average precision by both rules, of each class too, and the kinds of errors."""
+    from cvlib.metrics import MeanAveragePrecision, error_breakdown
+
+    number = len(classes)
+    results = {}
+    for name, style in (("mAP@0.5, VOC 2007", "voc2007"), ("mAP, COCO", "coco")):
+        metric = MeanAveragePrecision(number, style=style)
+        metric.update_state(samples, found)
+        results[name] = metric.result()
+        print(f"{name}: {results[name]['mAP']:.3f}")
+    for name, ap in zip(classes, results["mAP@0.5, VOC 2007"]["AP"], strict=True):
+        print(f"  {name}: {'no object' if np.isnan(ap) else format(ap, '.3f')}")
+    counts = error_breakdown(samples, found, number)["counts"]
+    print("Of the detections from 0.5 on, and the objects: " + _listed(counts))
+
+
+def draw(samples, found, classes, path, columns=1):
+    """Writes a picture of images, their objects (dashed, where known) and detections."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from cvlib import plots
+
+    surest = [{k: v[d["confidence"] >= 0.5] for k, v in d.items()} for d in found]
+    shown = found if columns == 1 else surest
+    figure = plots.show(samples, predictions=shown, classes=classes, columns=columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=200)
+    matplotlib.pyplot.close(figure)
+
+
+def as_coco(name, found, classes):
+    """Detections in one image as COCO's results: a dict for each, boxes as x, y, width, height."""
+    corner, end = np.split(found["boxes"], 2, axis=-1)
+    boxes = np.concatenate([corner, end - corner], axis=-1).round(2).tolist()
+    return [
+        {
+            "image_id": Path(name).name,
+            "category_id": int(label) + 1,
+            "category": classes[label] if len(classes) else str(label),
+            "bbox": box,
+            "score": round(float(confidence), 5),
+        }
+        for box, label, confidence in zip(boxes, found["labels"], found["confidence"], strict=True)
+    ]
+
+
+def _each(detections):
+    """A list of the detections of each image, without padding."""
+    keys = ("boxes", "confidence", "labels")
+    counts = detections["num_detections"]
+    return [{k: detections[k][i][:n] for k in keys} for i, n in enumerate(counts)]
+
+
+def _listed(counts):
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) + "."
+
+
+def _load(path):
+    from cvlib.models.system import System
+
+    return System.load(path)
+
+
+def _check_settings(backup, settings):
+    """Raises ValueError where `backup` is of a training with other settings; else it goes on."""
+    path = backup / "settings.json"
+    if not path.exists():
+        write_atomically(path, json.dumps(settings) + "\n")
+    elif (begun := json.loads(path.read_text("utf-8"))) != settings:
+        other = [key for key in settings if begun.get(key) != settings[key]]
+        raise ValueError(
+            f"{backup}: holds a training begun with another {', '.join(other)}: "
+            "give the same to go on, or delete the folder."
+        )
+    else:
+        print(f"{backup}: the training goes on.")

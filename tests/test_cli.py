@@ -1,0 +1,93 @@
+"""The command line, from a folder of annotated images to annotated pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvlib.cli import centred_iou, choose_anchors, image_size, main, resized
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """XML beside images, without splits: squares of two colours on grey."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        image = np.full((64, 96, 3), 100, np.uint8)
+        objects = ""
+        for name, channel in (("red", 0), ("blue", 2)):
+            x, y, side = *rng.integers(0, 30, 2), rng.integers(16, 32)
+            image[y : y + side, x : x + side, channel] = 255
+            objects += f"""<object><name>{name}</name><bndbox><xmin>{x + 1}</xmin>
+            <ymin>{y + 1}</ymin><xmax>{x + side}</xmax><ymax>{y + side}</ymax></bndbox></object>"""
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.xml").write_text(f"<annotation>{objects}</annotation>")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:voc")  # That it draws the split is said in a warning.
+def test_from_a_folder_to_annotated_pictures(folder, tmp_path, capsys):
+    out, data = tmp_path / "out" / "model.keras", f"voc:{folder}"
+    command = ["train", "faster_rcnn", "--data", data, "--out", str(out), "--backbone", "tiny"]
+    assert main([*command, "--epochs", "1", "--batch-size", "2", "--validation", "test"]) == 0
+    said = capsys.readouterr().out
+    assert "Images are resized to 96x64" in said and "Anchors have sides of" in said
+    assert "mAP@0.5, VOC 2007" in said and out.with_suffix(".png").exists()
+    assert not out.with_suffix(".backup").exists()
+
+    images = [str(folder / "0.png"), str(folder / "1.png")]
+    found = tmp_path / "found"
+    assert main(["predict", str(out), *images, "--out", str(found), "--confidence", "0"]) == 0
+    assert {path.name for path in found.iterdir()} == {"0.png", "1.png", "detections.json"}
+    for result in json.loads((found / "detections.json").read_text()):
+        x, y, width, height = result["bbox"]
+        assert result["image_id"] in ("0.png", "1.png") and result["category"] in ("red", "blue")
+        assert 0 <= x <= x + width <= 96.1 and 0 <= y <= y + height <= 64.1
+
+    assert main(["evaluate", str(out), "--data", data, "--split", "all"]) == 0
+    assert "missed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["predict", "none.keras", "a.png", "--out", "o"], "none.keras: the file does not exist."),
+        (["train", "faster_rcnn", "--data", "voc:none", "--out", "a.keras"], "none"),
+        (
+            ["train", "faster_rcnn", "--data", "scenes", "--out", "a.h5"],
+            "a.h5: the file is a .keras",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("cvlib: ") and sentence in said and said.count("\n") == 1
+
+
+def test_size_is_that_of_most_images_in_steps_of_32():
+    assert image_size([(480, 640), (480, 640), (1000, 100)], 480) == (352, 480)
+    assert image_size([(100, 130)], 480) == (96, 128)
+
+
+def test_anchors_span_the_boxes():
+    side = np.geomspace(20, 80, 101)
+    corner = np.zeros_like(side)
+    boxes = np.stack([corner, corner, side, 2 * side], axis=-1)
+    sizes, ratios = choose_anchors(boxes)
+    assert ratios == (2.0,)
+    # Of the sides' geometric means, the tenth and the ninetieth percentile.
+    assert sizes[0] == round(np.sqrt(2) * side[10]) and sizes[-1] == round(np.sqrt(2) * side[90])
+    assert centred_iou(boxes, sizes, ratios).min() > 0.5
+    assert centred_iou(boxes[:1], (20,), (1.0,)) == pytest.approx(20 * 20 / (20 * 40))
+    with pytest.raises(ValueError, match="No image has an object"):
+        choose_anchors(np.zeros((2, 4)))
+
+
+def test_boxes_follow_their_images_into_the_network():
+    boxes = [np.float32([[0, 0, 50, 100]])]
+    moved = resized(boxes, [(200, 100)], (100, 100))
+    np.testing.assert_allclose(moved[0, 2:] - moved[0, :2], [25, 50])
