@@ -227,4 +227,4 @@ class FasterRCNN(RegionDetector):
 
     def proposer(self):
         """The RPN alone, with the weights of this system: its detections are the proposals."""
-        return System(self.input, self._proposals, name="proposer")
+        return System(self.input, dict(self._proposals), name="proposer")
