@@ -13,6 +13,8 @@ from cvlib.cli import centred_iou, choose_anchors, image_size, main, resized
 def folder(tmp_path):
     """XML beside images, without splits: squares of two colours on grey."""
     rng = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
     for i in range(12):
         image = np.full((64, 96, 3), 100, np.uint8)
         objects = ""
@@ -21,9 +23,9 @@ def folder(tmp_path):
             image[y : y + side, x : x + side, channel] = 255
             objects += f"""<object><name>{name}</name><bndbox><xmin>{x + 1}</xmin>
             <ymin>{y + 1}</ymin><xmax>{x + side}</xmax><ymax>{y + side}</ymax></bndbox></object>"""
-        Image.fromarray(image).save(tmp_path / f"{i}.png")
-        (tmp_path / f"{i}.xml").write_text(f"<annotation>{objects}</annotation>")
-    return tmp_path
+        Image.fromarray(image).save(folder / f"{i}.png")
+        (folder / f"{i}.xml").write_text(f"<annotation>{objects}</annotation>")
+    return folder
 
 
 @pytest.mark.slow

@@ -362,13 +362,15 @@ class _Arrays:
 
 
 def _diagonals(boxes):
-    return np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T)[:, None, None]
+    length = np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T)[:, None, None]
+    return np.where(length > 0, length, 1)  # Of an image without a person there is none.
 
 
 def _targets(crops, joints, known):
     """(B, R, K, 3): offsets of joints (B, K, 2) relative to crops (B, R, 4), and which count."""
     start, end = crops[:, :, None, :2], crops[:, :, None, 2:]
-    offsets = (joints[:, None, :, :2] - (start + end) / 2) / (end - start)
+    sides = np.where(end > start, end - start, 1)
+    offsets = (joints[:, None, :, :2] - (start + end) / 2) / sides
     offsets = np.where(known[..., None], offsets, 0)
     return np.concatenate([offsets, known[..., None]], axis=-1).astype("float32")
 

@@ -62,7 +62,8 @@ class System(keras.Model):
                 "a system is a functional network."
             )
         super().__init__(inputs, outputs, **kwargs)
-        self.jit_compile = jit_compile()
+        if not jit_compile():
+            self.jit_compile = False
         self.classes = tuple(classes)
         self._loss_means = [keras.metrics.Mean(name=name) for name in self.loss_names]
 
@@ -98,7 +99,7 @@ class System(keras.Model):
                 f"{name} has variables of float16, which are too coarse to be trained: "
                 "build it under the policy mixed_float16."
             )
-        super().compile(optimizer, **{"jit_compile": self.jit_compile} | kwargs)
+        super().compile(optimizer, **{"jit_compile": jit_compile()} | kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if sample_weight is not None:

@@ -6,7 +6,9 @@ from keras import ops
 from cvlib.models import FastRCNN, backbone
 from cvlib.proposals.proposals import Proposals
 
-from .training import squares
+from .training import on_tensorflow, squares
+
+pytestmark = on_tensorflow
 
 SIZE = (64, 64)
 

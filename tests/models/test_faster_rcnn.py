@@ -6,7 +6,9 @@ from keras import ops
 from cvlib.models import FasterRCNN, backbone
 
 from .test_fast_rcnn import losses, overlap
-from .training import squares
+from .training import on_tensorflow, squares
+
+pytestmark = on_tensorflow
 
 SIZE = (64, 64)
 

@@ -11,6 +11,10 @@ from cvlib.layers import BilinearUpsampling
 from cvlib.metrics import MeanIoU
 from cvlib.models import FCN, backbone
 
+from .training import on_tensorflow
+
+pytestmark = on_tensorflow
+
 VOID = 255
 SIZE = (64, 96)
 

@@ -8,6 +8,9 @@ from cvlib.models import PatchSegmenter, backbone
 from cvlib.models.patch_segmenter import _windows
 
 from .test_fcn import noise, numpy
+from .training import on_tensorflow
+
+pytestmark = on_tensorflow
 
 VOID = 255
 

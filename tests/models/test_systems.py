@@ -18,6 +18,7 @@ from cvlib.models import (
 from cvlib.models.system import System
 
 from .harness import run_system_test
+from .training import on_tensorflow
 
 SIZE = (64, 64)
 
@@ -78,7 +79,7 @@ def test_overfeat(tmp_path):
     )
 
 
-@pytest.mark.slow
+@on_tensorflow
 def test_fast_rcnn(tmp_path):
     images, y = batch()
     corner, side = np.random.default_rng(1).uniform(0, 30, (2, 2, 6, 2))
@@ -106,7 +107,7 @@ def test_fast_rcnn(tmp_path):
     )
 
 
-@pytest.mark.slow
+@on_tensorflow
 def test_faster_rcnn(tmp_path):
     images, y = batch()
     arguments = {
@@ -154,7 +155,7 @@ def test_pose_regressor(tmp_path):
     )
 
 
-@pytest.mark.slow
+@on_tensorflow
 def test_fcn(tmp_path):
     images, y = batch()
     arguments = {
@@ -171,7 +172,7 @@ def test_fcn(tmp_path):
     run_system_test(FCN, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
 
 
-@pytest.mark.slow
+@on_tensorflow
 def test_patch_segmenter(tmp_path):
     images, y = batch()
     arguments = {
@@ -193,7 +194,7 @@ def test_patch_segmenter(tmp_path):
     )
 
 
-@pytest.mark.slow
+@on_tensorflow
 def test_yolo(tmp_path):
     images, y = batch()
     arguments = {

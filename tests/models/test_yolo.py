@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cvlib.metrics import MeanAveragePrecision
 from cvlib.models import YOLO, backbone
 
-from .training import Batches
+from .training import on_tensorflow
+
+pytestmark = on_tensorflow
 
 SIZE = (100, 100)
 
@@ -247,39 +248,11 @@ def test_detections_are_those_of_the_cells(yolo):
     np.testing.assert_allclose(found["boxes"][0, 1], [42, 42, 58, 58], rtol=1e-5)
 
 
-def squares(count, seed=0):
-    """Images with a bright square at the left and one at the right, of two colours."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 60, (count, 64, 64, 3)).astype("uint8")
-    labels = rng.integers(0, 2, (count, 2)).astype("int32")
-    boxes = np.zeros((count, 2, 4), "float32")
-    for image, classes, two in zip(images, labels, boxes, strict=True):
-        for i, c in enumerate(classes):
-            side = rng.integers(14, 30)
-            x, y = 32 * i + rng.integers(0, 32 - side), rng.integers(0, 64 - side)
-            image[y : y + side, x : x + side, c] = 230
-            two[i] = x, y, x + side, y + side
-    return images, {"boxes": boxes, "labels": labels}
-
-
-@pytest.mark.slow
-def test_learns_to_detect():
-    yolo = make(grid=4, size=(64, 64), hidden=64)
-    images, targets = squares(512)
-    yolo.compile(keras.optimizers.Adam(1e-3))
-    data = Batches(images, targets)
-    steps = data.steps_per_epoch
-    keras.Model.fit(yolo, iter(data), steps_per_epoch=steps, epochs=12, verbose=0)
-    unseen, y = squares(64, seed=9)
-    metric = MeanAveragePrecision(2, style="voc2010")
-    metric.update_state(y, yolo.predict(unseen))
-    assert metric.result()["mAP"] > 0.6
-
-
 ON_TWO_DEVICES = """
 import keras, numpy as np
 from cvlib.models import YOLO, backbone
-from tests.models.test_yolo import make, squares
+from tests.models.test_yolo import make
+from tests.models.training import squares
 
 def history():
     yolo = make(grid=4, size=(64, 64), dropout=0.5)

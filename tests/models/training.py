@@ -1,6 +1,14 @@
 """Pictures and batches for tests that train."""
 
+import keras
 import numpy as np
+import pytest
+
+# Remove it where they have been: an absent run proves nothing.
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="has been run to the end on TensorFlow alone so far",
+)
 
 
 class Batches:
