@@ -52,14 +52,30 @@ class BilinearUpsampling(keras.layers.Layer):
         _, height, width, channels = ops.shape(inputs)
         # A cell more on each side, the same as at the border, so that no weight falls outside.
         padded = ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
-        # A filter for each channel: no channel sees another.
-        kernel = self.kernel[..., None] * ops.eye(channels, dtype=self.compute_dtype)
-        larger = ops.conv_transpose(
-            padded, kernel, strides=f, padding="same", data_format="channels_last"
+        # The f x f pixels between the middles of four cells are sums over these four: an ordinary
+        # convolution, which is faster than a transposed one, makes such blocks as its channels.
+        blocks = ops.conv(
+            padded, self._block_kernel(), padding="valid", data_format="channels_last"
         )
+        rows = ops.reshape(blocks, (-1, height + 1, width + 1, f, f * channels))
+        rows = ops.transpose(rows, (0, 1, 3, 2, 4))
+        larger = ops.reshape(rows, (-1, f * (height + 1), f * (width + 1), channels))
         like_shape = None if like is None else ops.shape(like)
         height, width = self._size((height, width), like_shape)
-        return larger[:, f : f + height, f : f + width]
+        return larger[:, f // 2 : f // 2 + height, f // 2 : f // 2 + width]
+
+    def _block_kernel(self):
+        """The kernel (k, k, C) as that of the convolution that makes blocks, (2, 2, C, f * f * C).
+
+        Output (p, q, c) reads channel c alone: no channel sees another.
+        """
+        f, (size, _, channels) = self.factor, self.kernel.shape
+        filled = ops.pad(self.kernel, ((0, 2 * f - size), (0, 2 * f - size), (0, 0)))
+        # The cell before a pixel weighs it with the later half of its filter.
+        halves = ops.flip(ops.reshape(filled, (2, f, 2, f, channels)), (0, 2))
+        taps = ops.transpose(halves, (0, 2, 1, 3, 4))[:, :, None]
+        own = ops.eye(channels, dtype=self.compute_dtype)[:, None, None]
+        return ops.reshape(taps * own, (2, 2, channels, f * f * channels))
 
     def _size(self, size, like_shape):
         largest = [None if n is None else n * self.factor for n in size]
