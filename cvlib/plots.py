@@ -752,6 +752,37 @@ def errors(breakdowns):
     return _chart(axes[1], "mAP gained if mended", "", legend=len(breakdowns) > 1, grid="x")
 
 
+def waterfall(systems, xlabel="milliseconds"):
+    """What runs after what: each stage is a bar from where the one before it ended.
+
+    Args:
+        systems: dict from a system's name to a dict from its stages, in order, to how long each
+            takes.
+        xlabel: what the bars measure.
+
+    Returns:
+        The Figure: the systems below each other, on one axis; a stage has one colour in all.
+    """
+    paints = {}
+    for stage in (stage for stages in systems.values() for stage in stages):
+        paints.setdefault(stage, color(len(paints)))
+    rows = [len(stages) for stages in systems.values()]
+    height = 0.5 + sum(0.35 + 0.24 * n for n in rows)
+    figure, axes = panels(len(rows), 1, height, sharex=True, height_ratios=rows)
+    for axis, (name, stages) in zip(axes, systems.items(), strict=True):
+        starts = np.cumsum([0, *stages.values()])
+        names = [_readable(stage) for stage in stages]
+        bars = axis.barh(
+            names, list(stages.values()), left=starts[:-1], color=[paints[s] for s in stages]
+        )
+        axis.bar_label(bars, [f"{value:.3g}" for value in stages.values()], padding=3, fontsize=8)
+        axis.invert_yaxis()
+        axis.set_title(_readable(f"{name}: {starts[-1]:.3g}"), fontsize=10, loc="left")
+        _chart(axis, xlabel if axis is axes[-1] else "", "", legend=False, grid="x")
+    axes[0].margins(x=0.08)
+    return figure
+
+
 def _chart(axes, xlabel, ylabel, legend, grid="y"):
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.spines[["top", "right"]].set_visible(False)

@@ -211,6 +211,7 @@ def test_dollars_in_names_are_no_formula():
         plots.scatter({name: (1, 2) for name in names}),
         plots.precision_recall({name: ([0.5], [1]) for name in names}),
         plots.errors({name: {"counts": {"missed": 1}, "gain": {}} for name in names}),
+        plots.waterfall({name: {name: 1} for name in names}),
     ]
     for figure in figures:
         figure.draw_without_rendering()
@@ -459,3 +460,13 @@ def test_errors_have_a_bar_for_each_detector_and_kind():
     np.testing.assert_allclose(middles, [-0.2, 0.8, 0.2, 1.2])
     assert len(gains.get_legend().get_texts()) == 2
     assert plots.errors({"a": found}).axes[1].get_legend() is None
+
+
+def test_each_stage_of_a_waterfall_begins_where_the_one_before_it_ends():
+    first, second = plots.waterfall({"a": {"x": 2, "y": 3}, "b": {"y": 1}}).axes
+    assert [(bar.get_x(), bar.get_width()) for bar in first.patches] == [(0, 2), (2, 3)]
+    assert [bar.get_x() for bar in second.patches] == [0]
+    paints = [bar.get_facecolor() for bar in (*first.patches, *second.patches)]
+    assert paints[1] == paints[2] != paints[0]
+    assert first.get_title(loc="left") == "a: 5"
+    assert first.get_xlim() == second.get_xlim()

@@ -77,7 +77,10 @@ class FasterRCNN(RegionDetector):
     """
 
     loss_names = ("rpn_objectness", "rpn_box", "classification", "box")
-    background_iou = (0.0, 0.5)  # as in the authors' code for joint training
+    # For joint training the authors' configuration, experiments/cfgs/faster_rcnn_end2end.yml of
+    # py-faster-rcnn, sets BG_THRESH_LO to 0, which is 0.1 in Fast R-CNN: what the RPN proposes far
+    # from all objects is background too.
+    background_iou = (0.0, 0.5)
 
     def __init__(
         self,
