@@ -20,6 +20,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
 from cvlib.layers import NonMaxSuppression
 from cvlib.records import record
@@ -73,32 +74,37 @@ def torchvision(python, boxes, scores, repeats):
 
 def ways(boxes, scores):
     """`{name: function of no argument}`; they give the kept boxes (B, KEPT, 4)."""
-    arrays = [boxes, scores[..., None]]
-    # KerasHub's needs to know the batch.
-    inputs = [keras.Input(batch_shape=x.shape) for x in arrays]
+    backend = keras.backend.backend()
+    tensors = [ops.convert_to_tensor(x) for x in (boxes, scores[..., None])]
     settings = {"iou_threshold": IOU, "confidence_threshold": 0.0, "max_detections": KEPT}
 
     def compiled(layer, jit_compile):
-        model = keras.Model(inputs, layer(*inputs)["boxes"])
-        model.compile(jit_compile=jit_compile)
-        return lambda: model.predict_on_batch(arrays)
+        def function(boxes, scores):
+            return layer(boxes, scores)["boxes"]
 
-    if keras.backend.backend() == "torch":
+        if backend == "tensorflow":
+            function = tf.function(function, jit_compile=jit_compile)
+        elif backend == "jax":
+            function = jax.jit(function)
+        return lambda: ops.convert_to_numpy(function(*tensors))
+
+    if backend == "torch":
         return {"cvlib": compiled(NonMaxSuppression(**settings), False)}
     found = {"cvlib XLA": compiled(NonMaxSuppression(**settings), True)}
-    if keras.backend.backend() != "tensorflow":
+    if backend == "jax":
+        import jax
+
         return found | _hubs(compiled, settings, True)
     import tensorflow as tf
 
     @tf.function
     def tf_image(boxes, scores):
         def one(image):
-            kept = tf.image.non_max_suppression(*image, KEPT, IOU)
+            kept = tf.image.non_max_suppression(image[0], image[1][:, 0], KEPT, IOU)
             return tf.gather(image[0], kept)
 
         return tf.map_fn(one, (boxes, scores), fn_output_signature=tf.float32)
 
-    tensors = tf.constant(boxes), tf.constant(scores)
     found["cvlib graph"] = compiled(NonMaxSuppression(**settings), False)
     found["tf.image graph"] = lambda: tf_image(*tensors).numpy()
     return found | _hubs(compiled, settings, False)
