@@ -23,8 +23,8 @@ class RoIPooling(keras.layers.Layer):
     7 bins over 57, 114 or 121 cells reaches one cell beyond the box.
 
     Memory at the peak, beside input and output: floor(log2(W)) + 1 maps as large as the features,
-    and, for the gradient, three arrays as large as the output. Time grows with the rows of the
-    tallest bin.
+    twice as many for the gradient, and there three arrays as large as the output. Time grows with
+    the rows of the tallest bin.
 
     Args:
         size: (height, width) of the grid.
@@ -77,8 +77,8 @@ def max_of_bins(features, rows, columns):
     """Maxima (B, R, n, m, C) of features (B, H, W, C) over every pair of a row and a column bin.
 
     Any run of columns is the union of two runs of the same power of two, whose maxima, for all
-    places, come from doubling; so each row of a bin costs two reads. The gradient finds the first
-    row with the maximum, and there the first column, by halving.
+    places, come from doubling; so each row of a bin costs two reads. The gradient reads in the same
+    way where the first maximum of each run is.
 
     Args:
         features: (B, H, W, C) floats.
@@ -106,12 +106,24 @@ def max_of_bins(features, rows, columns):
             maxima.append(ops.maximum(maxima[-1], ops.roll(maxima[-1], -run, axis=2)))
         return ops.reshape(ops.stack(maxima), (-1, channels))
 
-    def row_maxima(table, i):
-        """Maxima of row i of every bin; of its last row, where it has fewer."""
+    def first_cells(features):
+        """The first cell with the maximum of each of these runs, as `tables`."""
+        cells = ops.reshape(ops.arange(height * width, dtype="int32"), (1, height, width, 1))
+        first = [ops.broadcast_to(cells, ops.shape(features))]
+        for run in runs[:-1]:
+            ahead, cells = (ops.roll(x, -run, axis=2) for x in (features, first[-1]))
+            first.append(ops.where(features >= ahead, first[-1], cells))
+            features = ops.maximum(features, ahead)
+        return ops.reshape(ops.stack(first), (-1, channels))
+
+    def places(i):
+        """Where row i of every bin has its two runs in a table; the last row, if it has fewer."""
         row = ops.minimum(top + i, bottom - 1)[..., None]
         start = ((level[..., None, :] * batch + image) * height + row) * width
-        before = ops.take(table, start + left[..., None, :], axis=0)
-        return ops.maximum(before, ops.take(table, start + last_run[..., None, :], axis=0))
+        return start + left[..., None, :], start + last_run[..., None, :]
+
+    def row_maxima(table, i):
+        return ops.maximum(*(ops.take(table, place, axis=0) for place in places(i)))
 
     @ops.custom_gradient
     def pool(features):
@@ -125,19 +137,20 @@ def max_of_bins(features, rows, columns):
         def gradient(*_, upstream=None):
             # PyTorch passes the features too, and the upstream gradient by name.
             upstream = _[0] if upstream is None else upstream
-            table = tables(features)
-            _, row = ops.while_loop(
-                lambda i, _: i > 0,
-                lambda i, row: (i - 1, ops.where(row_maxima(table, i - 1) == maxima, i - 1, row)),
-                (tallest, ops.zeros_like(maxima, "int32")),
+            table, cells = tables(features), first_cells(features)
+
+            def row_above(i, cell):
+                """From the last row up, so that the first with the maximum is the one kept."""
+                for place in reversed(places(i - 1)):
+                    found = ops.take(table, place, axis=0) == maxima
+                    cell = ops.where(found, ops.take(cells, place, axis=0), cell)
+                return i - 1, cell
+
+            _, cell = ops.while_loop(
+                lambda i, _: i > 0, row_above, (tallest, ops.zeros_like(maxima, "int32"))
             )
-            row = ops.minimum(top[..., None, None] + row, bottom[..., None, None] - 1)
-            cell = (image[..., None] * height + row) * width + left[:, :, None, :, None]
-            table, channel = ops.reshape(table, (-1,)), ops.arange(channels, dtype="int32")
-            for k, run in reversed(list(enumerate(runs))):
-                start = k * batch * height * width + cell
-                ahead = ops.take(table, start * channels + channel, axis=0)
-                cell = ops.where(ahead < maxima, cell + run, cell)
+            cell = image[..., None] * height * width + cell
+            channel = ops.arange(channels, dtype="int32")
             flat = ops.segment_sum(
                 ops.reshape(ops.where(empty, ops.zeros_like(upstream), upstream), (-1,)),
                 ops.reshape(cell * channels + channel, (-1,)),
