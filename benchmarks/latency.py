@@ -8,7 +8,6 @@ Run it while nothing else runs on the machine. A record is written for each batc
 import argparse
 import logging
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -20,8 +19,7 @@ from cvlib.records import record
 def time_system(system, batch_size, runs=50, warmup=10):
     """Milliseconds of each run, from NumPy arrays to NumPy arrays, after warm-up.
 
-    The system sees images of noise, and boxes in them where it takes some. A stage sees what those
-    before it make of them, but does not wait for them.
+    The system sees images of noise, and boxes in them where it takes some.
 
     Args:
         system: a `cvlib.models.System`.
@@ -32,15 +30,7 @@ def time_system(system, batch_size, runs=50, warmup=10):
     Returns:
         Dict from `"graph"` and the names of the stages, in their order, to lists of `runs` times.
     """
-    x = noise(system, batch_size)
-    times = {"graph": _time(system, x, runs, warmup)}
-    inputs = [keras.tree.flatten(inputs) for inputs, _ in system._parts.values()]
-    given = keras.Model(system.input, inputs).predict_on_batch(x)
-    for (name, stage), arrays in zip(system.stages(), given, strict=True):
-        stage.jit_compile = system.jit_compile
-        arrays = keras.tree.pack_sequence_as(stage.input, arrays)
-        times[name] = _time(stage, arrays, runs, warmup)
-    return times
+    return system.milliseconds(noise(system, batch_size), runs, warmup)
 
 
 def resolution(system, default=128):
@@ -63,16 +53,6 @@ def noise(system, batch_size, count=100):
         return (255 * rng.random((batch_size, height, width, last))).astype(tensor.dtype)
 
     return keras.tree.map_structure(fill, system.input)
-
-
-def _time(model, inputs, runs, warmup):
-    times = []
-    for _ in range(warmup + runs):
-        start = time.perf_counter()
-        # Compiled; its NumPy outputs exist only when the device has finished.
-        model.predict_on_batch(inputs)
-        times.append(1000 * (time.perf_counter() - start))
-    return times[warmup:]
 
 
 def main():

@@ -1,6 +1,7 @@
 """What every Keras system of the course shares: the verbs `fit`, `predict`, `save`, `load`."""
 
 import os
+import time
 from pathlib import Path
 
 import keras
@@ -259,6 +260,29 @@ class System(keras.Model):
         """
         return [(name, keras.Model(*map(_plain, ends))) for name, ends in self._parts.items()]
 
+    def milliseconds(self, x, runs=50, warmup=10):
+        """How long the whole graph and each stage take, from NumPy arrays to NumPy arrays.
+
+        A stage sees what those before it make of `x`, but does not wait for them.
+
+        Args:
+            x: a batch of what the network takes.
+            runs: how many runs are timed.
+            warmup: how many come before, in which the graph is compiled.
+
+        Returns:
+            Dict from `"graph"` and the names of the stages, in their order, to lists of `runs`
+            times.
+        """
+        times = {"graph": _times(self, x, runs, warmup)}
+        inputs = [keras.tree.flatten(inputs) for inputs, _ in self._parts.values()]
+        given = keras.Model(self.input, inputs).predict_on_batch(x)
+        for (name, stage), arrays in zip(self.stages(), given, strict=True):
+            stage.jit_compile = self.jit_compile
+            arrays = keras.tree.pack_sequence_as(stage.input, arrays)
+            times[name] = _times(stage, arrays, runs, warmup)
+        return times
+
     def get_config(self):
         backbone = keras.saving.serialize_keras_object(self.backbone)
         return {"backbone": backbone, "name": self.name, "classes": self.classes, **self._config}
@@ -267,6 +291,16 @@ class System(keras.Model):
     def from_config(cls, config, custom_objects=None):
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         return cls(**{**config, "backbone": backbone})
+
+
+def _times(model, inputs, runs, warmup):
+    times = []
+    for _ in range(warmup + runs):
+        start = time.perf_counter()
+        # Compiled; its NumPy outputs exist only when the device has finished.
+        model.predict_on_batch(inputs)
+        times.append(1000 * (time.perf_counter() - start))
+    return times[warmup:]
 
 
 def _plain(tensors):
