@@ -16,7 +16,8 @@ from cvlib.data import DataError, load
 from cvlib.data.augment import Augment, letterbox, view_geometry
 from cvlib.records import write_atomically
 
-SAMPLES = 300  # images that are looked at to choose the size and the anchors
+GRIDS = (7, 10, 14)  # of YOLO; what a finer one says takes many more weights
+SAMPLES = 300  # images that are looked at to choose the size and the anchors or the grid
 
 
 def main(argv=None):
@@ -80,7 +81,7 @@ def parser():
 
 
 def train(args):
-    """`cvlib train`: chooses image size and anchors from the data, trains, saves, measures."""
+    """`cvlib train`: chooses image size, anchors or grid from the data, trains, saves, measures."""
     import keras
 
     from cvlib.data import batches
@@ -171,9 +172,10 @@ def evaluate(args):
 
 
 def faster_rcnn(trunk, dataset, size, boxes):
-    """A Faster R-CNN with anchors for `boxes` (N, 4), in pixels of images of `size`."""
+    """A Faster R-CNN with anchors for `boxes`, (N, 4) each, in pixels of images of `size`."""
     from cvlib.models import FasterRCNN
 
+    boxes = np.concatenate(boxes)
     sizes, ratios = choose_anchors(boxes)
     # A cell of the map is at most about half of a small object.
     feature_map = "stride16" if sizes[0] >= 24 else "stride8"
@@ -187,7 +189,20 @@ def faster_rcnn(trunk, dataset, size, boxes):
     return FasterRCNN(trunk, len(dataset.classes), size, **anchors)
 
 
-SYSTEMS = {"faster_rcnn": faster_rcnn}
+def yolo(trunk, dataset, size, boxes):
+    """A YOLO with cells for `boxes`, (N, 4) each, in pixels of images of `size`."""
+    from cvlib.models import YOLO
+
+    grid, answered = choose_grid(boxes, size)
+    print(
+        f"The grid has {grid} x {grid} cells. A cell answers for one object: "
+        f"{100 * answered:.0f} % of the objects have one that does."
+    )
+    # Few channels at last: the head has a weight for each number of the map and each of its units.
+    return YOLO(trunk, len(dataset.classes), size, grid, convolutions=(256, 64))
+
+
+SYSTEMS = {"faster_rcnn": faster_rcnn, "yolo": yolo}
 
 
 def look(dataset):
@@ -204,12 +219,31 @@ def image_size(sizes, side):
 
 
 def resized(boxes, sizes, size):
-    """(N, 4): the boxes of all images when these are letterboxed into `size`."""
+    """The boxes of each image, (N, 4), when it is letterboxed into `size`."""
     moved = []
     for each, (height, width) in zip(boxes, sizes, strict=True):
         x, y, *_ = view_geometry(letterbox((0, 0, width, height), size), size)
         moved.append(each * np.float32([x, y, x, y]))
-    return np.concatenate(moved)
+    return moved
+
+
+def choose_grid(boxes, size):
+    """The coarsest grid whose cells answer for nearly all objects, and the share that they do.
+
+    Args:
+        boxes: of each image, (N, 4).
+        size: (height, width) of the images.
+    """
+    objects = sum(map(len, boxes))
+    if not objects:
+        raise ValueError("No image has an object to learn from.")
+    for grid in GRIDS:
+        side = np.divide(size[::-1], grid)
+        taken = [np.unique((b[:, :2] + b[:, 2:]) / 2 // side, axis=0) for b in boxes]
+        answered = sum(map(len, taken)) / objects
+        if answered >= 0.95:
+            break
+    return grid, answered
 
 
 def choose_anchors(boxes):

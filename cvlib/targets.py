@@ -35,6 +35,12 @@ def left_to_right(boxes, labels, count):
     }
 
 
+def forgiven(y):
+    """Which objects (B, N) are neither right nor wrong: those difficult, and crowds."""
+    absent = ops.zeros_like(y["labels"], "bool")
+    return ops.logical_or(y.get("difficult", absent), y.get("crowd", absent))
+
+
 def match(anchors, boxes, present, positive=0.7, negative=0.3, best=True, valid=None, ignored=None):
     """Which object each anchor, or proposal, answers for, if any.
 

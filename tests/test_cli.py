@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvlib.cli import centred_iou, choose_anchors, image_size, main, resized
+from cvlib.cli import centred_iou, choose_anchors, choose_grid, image_size, main, resized
 
 
 @pytest.fixture
@@ -30,12 +30,16 @@ def folder(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:voc")  # That it draws the split is said in a warning.
-def test_from_a_folder_to_annotated_pictures(folder, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "system, chosen",
+    [("faster_rcnn", "Anchors have sides of"), ("yolo", "The grid has 10 x 10 cells.")],
+)
+def test_from_a_folder_to_annotated_pictures(system, chosen, folder, tmp_path, capsys):
     out, data = tmp_path / "out" / "model.keras", f"voc:{folder}"
-    command = ["train", "faster_rcnn", "--data", data, "--out", str(out), "--backbone", "tiny"]
+    command = ["train", system, "--data", data, "--out", str(out), "--backbone", "tiny"]
     assert main([*command, "--epochs", "1", "--batch-size", "2", "--validation", "test"]) == 0
     said = capsys.readouterr().out
-    assert "Images are resized to 96x64" in said and "Anchors have sides of" in said
+    assert "Images are resized to 96x64" in said and chosen in said
     assert "mAP@0.5, VOC 2007" in said and out.with_suffix(".png").exists()
     assert not out.with_suffix(".backup").exists()
 
@@ -89,7 +93,23 @@ def test_anchors_span_the_boxes():
         choose_anchors(np.zeros((2, 4)))
 
 
+def test_the_grid_is_as_fine_as_nearly_all_objects_need():
+    def around(*centres):
+        return np.float32([[x - 3, y - 3, x + 3, y + 3] for x, y in centres]).reshape(-1, 4)
+
+    # On 140 x 70 pixels, cells of 20 x 10 pixels with 7, of 14 x 7 with 10, of 10 x 5 with 14.
+    apart, near = around((5, 5), (25, 5), (5, 15)), around((45, 5), (59, 5), (45, 15))
+    assert choose_grid([apart, around()], (70, 140)) == (7, 1)
+    assert choose_grid([apart, near], (70, 140)) == (10, 1)
+    # The same cells of another image are other cells; of twenty objects one may be lost.
+    assert choose_grid([near[:2], *[apart] * 6], (70, 140)) == (7, 19 / 20)
+    same = around((50, 50), (50, 50))
+    assert choose_grid([same], (70, 140)) == (14, 1 / 2)
+    with pytest.raises(ValueError, match="No image has an object"):
+        choose_grid([around()], (70, 140))
+
+
 def test_boxes_follow_their_images_into_the_network():
     boxes = [np.float32([[0, 0, 50, 100]])]
-    moved = resized(boxes, [(200, 100)], (100, 100))
+    (moved,) = resized(boxes, [(200, 100)], (100, 100))
     np.testing.assert_allclose(moved[0, 2:] - moved[0, :2], [25, 50])

@@ -103,9 +103,7 @@ class YOLOHead(keras.layers.Layer):
         Source: YOLO (Redmon et al. 2016), section 2, equation 1.
         """
         said = self.split(cells)
-        boxes = clip(
-            convert(said["boxes"], "rel_center_xywh", "xyxy", height, width), height, width
-        )
+        boxes = convert(said["boxes"], "rel_center_xywh", "xyxy", height, width)
         confidence = ops.clip(said["confidence"], 0, 1)[..., None]
         scores = confidence * ops.clip(said["classes"], 0, 1)[..., None, :]
         number = self.grid**2 * self.boxes

@@ -9,14 +9,13 @@ from cvlib.losses import mean_where, smooth_l1
 from cvlib.models.region_detector import (
     RegionDetector,
     detect,
-    forgiven,
     map_stride,
     region_heads,
     region_pooling,
     trunk_up_to,
 )
 from cvlib.models.system import System
-from cvlib.targets import match
+from cvlib.targets import forgiven, match
 
 NUM_ANCHORS = 256  # of each image, that the region proposal network learns from
 UNSCALED = (1, 1, 1, 1)  # its deltas are those of the paper's equation 2

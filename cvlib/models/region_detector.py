@@ -10,7 +10,7 @@ from cvlib.layers import RoIAlign, RoIPooling, SpatialPyramidPooling
 from cvlib.losses import mean_where, smooth_l1
 from cvlib.models.backbone import freeze
 from cvlib.models.system import System
-from cvlib.targets import match, sample
+from cvlib.targets import forgiven, match, sample
 
 
 class RegionDetector(System):
@@ -102,12 +102,6 @@ class RegionDetector(System):
             "positive": valid & (ops.take_along_axis(found["state"], place, axis=1) == 1),
             "object": ops.take_along_axis(found["index"], place, axis=1),
         }
-
-
-def forgiven(y):
-    """Which objects (B, N) are neither right nor wrong: those difficult, and crowds."""
-    absent = ops.zeros_like(y["labels"], "bool")
-    return ops.logical_or(y.get("difficult", absent), y.get("crowd", absent))
 
 
 def trunk_up_to(backbone, feature_map, frozen_to):

@@ -7,7 +7,7 @@ from cvlib.boxes import convert, paired_iou
 from cvlib.layers import NonMaxSuppression, YOLOHead
 from cvlib.models.backbone import freeze
 from cvlib.models.system import System
-from cvlib.targets import in_cells
+from cvlib.targets import forgiven, in_cells
 
 COORDINATES = 5.0  # weight of the errors of boxes
 NO_OBJECT = 0.5  # weight of the confidence of boxes that answer for no object
@@ -42,7 +42,7 @@ class YOLO(System):
         size: (height, width) of the images.
         grid, boxes, hidden, dropout: of `YOLOHead`.
         convolutions: channels of the 3x3 convolutions between backbone and head.
-        suppression: arguments of `NonMaxSuppression`.
+        nms: arguments of `NonMaxSuppression`.
         frozen_to: name of the backbone's map up to which its layers are never trained.
 
     The outputs are detections and `cells` (B, S, S, 5 B + C), of `YOLOHead`; `indices` (B, N) say
@@ -66,7 +66,7 @@ class YOLO(System):
         convolutions=(256, 256),
         hidden=1024,
         dropout=0.5,
-        suppression=None,
+        nms=None,
         frozen_to=None,
         **kwargs,
     ):
@@ -77,14 +77,14 @@ class YOLO(System):
             x = layers.LeakyReLU(0.1)(layers.Conv2D(channels, 3, padding="same")(x))
         head = YOLOHead(grid, boxes, num_classes, hidden, dropout, name="head")
         cells = head(x)
-        suppression = suppression or {}
-        found = NonMaxSuppression(**suppression)(*head.decode(cells, *size))
+        nms = nms or {}
+        found = NonMaxSuppression(**nms)(*head.decode(cells, *size))
         super().__init__(images, {"cells": cells, **found}, **kwargs)
         self.backbone, self.head = backbone, head
         self._parts = {
             "backbone": (images, last_map),
             "head": (last_map, cells),
-            "suppression": (cells, found),
+            "detections": (cells, found),
         }
         self._config = {
             "num_classes": num_classes,
@@ -94,7 +94,7 @@ class YOLO(System):
             "convolutions": tuple(convolutions),
             "hidden": hidden,
             "dropout": dropout,
-            "suppression": suppression,
+            "nms": nms,
             "frozen_to": frozen_to,
         }
         freeze(backbone, frozen_to)
@@ -110,8 +110,7 @@ class YOLO(System):
         """
         size = self._config["size"]
         said = self.head.split(outputs["cells"])
-        ignored = ops.logical_or(y.get("difficult", False), y.get("crowd", False))
-        cells = in_cells(y["boxes"], y["labels"], self.head.grid, *size, ignored)
+        cells = in_cells(y["boxes"], y["labels"], self.head.grid, *size, forgiven(y))
         has_object = ops.cast(cells["labels"] >= 0, "float32")
         truth = convert(cells["boxes"], "xyxy", "rel_center_xywh", *size)[:, :, None]
         responsible, overlap = _responsible(truth, said["boxes"])

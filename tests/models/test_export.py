@@ -33,8 +33,8 @@ def pose_regressor():
 
 
 def yolo():
-    suppression = {"confidence_threshold": 0.0, "max_detections": 5}
-    model = YOLO(backbone("tiny", "scenes"), 3, size=(64, 64), hidden=16, suppression=suppression)
+    nms = {"confidence_threshold": 0.0, "max_detections": 5}
+    model = YOLO(backbone("tiny", "scenes"), 3, size=(64, 64), hidden=16, nms=nms)
     return model, {"images": noise(64)}
 
 

@@ -205,7 +205,7 @@ def test_yolo(tmp_path):
         "convolutions": (8,),
         "hidden": 16,
         "dropout": 0.25,
-        "suppression": {"confidence_threshold": 0.0, "max_detections": 10},
+        "nms": {"confidence_threshold": 0.0, "max_detections": 10},
         "frozen_to": "stride8",
     }
     run_system_test(YOLO, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
