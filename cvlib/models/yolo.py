@@ -27,12 +27,6 @@ class YOLO(System):
         yolo.compile(keras.optimizers.Adam(schedule))
         yolo.fit(batches)
 
-    On several devices, with JAX, say so before the model is built; batches are then split:
-
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
-        yolo = YOLO(...)
-        yolo.fit(batches)
-
     Large errors at the start throw a network away that has been pretrained: let the learning rate
     rise at first, as `keras.optimizers.schedules.CosineDecay` does with `warmup_steps`.
 
