@@ -164,7 +164,9 @@ class OverFeat(System):
             labels, outputs["logits"], from_logits=True
         )
         corner, side = _frames(self.windows)
-        target, found = ((b - corner) / side for b in (boxes, outputs["window_boxes"]))
+        target, found = (
+            ops.divide(ops.subtract(b, corner), side) for b in (boxes, outputs["window_boxes"])
+        )
         regression = losses.smooth_l1(target, found, beta=0.1)
         sees = labels < self._config["num_classes"]
         return {

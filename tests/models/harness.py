@@ -54,7 +54,7 @@ def run_system_test(
     """
     name = system_class.__name__
     system = system_class(**init_kwargs, classes=("a", "b"))
-    _draw_weights(system, seed)
+    draw_weights(system, seed)
     images = x["images"] if isinstance(x, dict) else x
     boxes = {key: value for key, value in x.items() if key != "images"} if images is not x else {}
     system.compile(keras.optimizers.SGD(1e-3), **(compile_kwargs or {}))
@@ -77,7 +77,7 @@ def run_system_test(
     assert finite, f"{name}: a batch without objects makes variables that are not finite"
 
 
-def _draw_weights(system, seed):
+def draw_weights(system, seed):
     """The same weights on every backend: those of He's rule, smaller in dense layers, so that the
     rounding of one part does not become a difference in the next."""
     rng = np.random.default_rng(seed)

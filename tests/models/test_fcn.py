@@ -11,6 +11,7 @@ from cvlib.layers import BilinearUpsampling
 from cvlib.metrics import MeanIoU
 from cvlib.models import FCN, backbone
 
+from .harness import draw_weights
 from .training import on_tensorflow
 
 pytestmark = on_tensorflow
@@ -171,6 +172,7 @@ def test_images_of_any_sizes_are_looked_at_as_they_are():
 @pytest.mark.slow
 def test_images_of_other_sizes_than_the_network_are_resized_and_the_classes_back():
     model = make(size=(64, 64))
+    draw_weights(model, 0)
     tall = noise(128, 64, 3).astype("uint8")
     tall[:48] = 0
     canvas = np.full((128, 128, 3), MEAN_COLOR, "uint8")
