@@ -6,9 +6,7 @@ from keras import ops
 from cvlib.models import FasterRCNN, backbone
 
 from .test_fast_rcnn import losses, overlap
-from .training import on_tensorflow, squares
-
-pytestmark = on_tensorflow
+from .training import compiled, squares
 
 SIZE = (64, 64)
 
@@ -26,6 +24,7 @@ def make(**arguments):
     return FasterRCNN(backbone("tiny", "scenes"), 3, **arguments)
 
 
+@pytest.mark.slow
 def test_losses_of_the_rpn_are_those_of_the_paper():
     model = make()
     model.compile("sgd", train="rpn")
@@ -128,6 +127,7 @@ def test_the_steps_of_alternating_training(train, trunk, expected):
         model.compile(train="all")
 
 
+@pytest.mark.slow
 def test_images_smaller_than_the_stride():
     model = make(size=(8, 12), sizes=(4,), feature_map="stride4")
     images = np.zeros((2, 8, 12, 3), "uint8")
@@ -140,6 +140,7 @@ def test_images_smaller_than_the_stride():
         make(size=(8, 12))
 
 
+@compiled
 @pytest.mark.slow
 def test_it_learns_and_what_it_is_given_wrong_does_not_hurt():
     model = make()

@@ -8,9 +8,6 @@ from cvlib.models import PatchSegmenter, backbone
 from cvlib.models.patch_segmenter import _windows
 
 from .test_fcn import noise, numpy
-from .training import on_tensorflow
-
-pytestmark = on_tensorflow
 
 VOID = 255
 

@@ -18,7 +18,6 @@ from cvlib.models import (
 from cvlib.models.system import System
 
 from .harness import run_system_test
-from .training import on_tensorflow
 
 SIZE = (64, 64)
 
@@ -79,7 +78,7 @@ def test_overfeat(tmp_path):
     )
 
 
-@on_tensorflow
+@pytest.mark.slow
 def test_fast_rcnn(tmp_path):
     images, y = batch()
     corner, side = np.random.default_rng(1).uniform(0, 30, (2, 2, 6, 2))
@@ -107,7 +106,7 @@ def test_fast_rcnn(tmp_path):
     )
 
 
-@on_tensorflow
+@pytest.mark.slow
 def test_faster_rcnn(tmp_path):
     images, y = batch()
     arguments = {
@@ -155,7 +154,7 @@ def test_pose_regressor(tmp_path):
     )
 
 
-@on_tensorflow
+@pytest.mark.slow
 def test_fcn(tmp_path):
     images, y = batch()
     arguments = {
@@ -172,7 +171,7 @@ def test_fcn(tmp_path):
     run_system_test(FCN, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
 
 
-@on_tensorflow
+@pytest.mark.slow
 def test_patch_segmenter(tmp_path):
     images, y = batch()
     arguments = {
@@ -194,7 +193,7 @@ def test_patch_segmenter(tmp_path):
     )
 
 
-@on_tensorflow
+@pytest.mark.slow
 def test_yolo(tmp_path):
     images, y = batch()
     arguments = {
@@ -234,6 +233,7 @@ def test_losses_that_never_end_are_refused():
         localizer.evaluate(Endless())
 
 
+@pytest.mark.slow
 def test_variables_of_float16_are_refused():
     keras.config.set_dtype_policy("float16")
     try:
