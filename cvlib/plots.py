@@ -775,12 +775,16 @@ def waterfall(systems, xlabel="milliseconds"):
         bars = axis.barh(
             names, list(stages.values()), left=starts[:-1], color=[paints[s] for s in stages]
         )
-        axis.bar_label(bars, [f"{value:.3g}" for value in stages.values()], padding=3, fontsize=8)
+        axis.bar_label(bars, [_short(value) for value in stages.values()], padding=3, fontsize=8)
         axis.invert_yaxis()
-        axis.set_title(_readable(f"{name}: {starts[-1]:.3g}"), fontsize=10, loc="left")
+        axis.set_title(_readable(f"{name}: {_short(starts[-1])}"), fontsize=10, loc="left")
         _chart(axis, xlabel if axis is axes[-1] else "", "", legend=False, grid="x")
     axes[0].margins(x=0.08)
     return figure
+
+
+def _short(number):
+    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
 
 
 def _chart(axes, xlabel, ylabel, legend, grid="y"):

@@ -463,10 +463,11 @@ def test_errors_have_a_bar_for_each_detector_and_kind():
 
 
 def test_each_stage_of_a_waterfall_begins_where_the_one_before_it_ends():
-    first, second = plots.waterfall({"a": {"x": 2, "y": 3}, "b": {"y": 1}}).axes
+    first, second = plots.waterfall({"a": {"x": 2, "y": 3}, "b": {"y": 1234.5}}).axes
     assert [(bar.get_x(), bar.get_width()) for bar in first.patches] == [(0, 2), (2, 3)]
     assert [bar.get_x() for bar in second.patches] == [0]
     paints = [bar.get_facecolor() for bar in (*first.patches, *second.patches)]
     assert paints[1] == paints[2] != paints[0]
     assert first.get_title(loc="left") == "a: 5"
+    assert second.get_title(loc="left") == "b: 1,234"
     assert first.get_xlim() == second.get_xlim()
