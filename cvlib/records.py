@@ -25,6 +25,14 @@ IDENTITY = (
     *("system", "settings", "chapter", "preset", "data", "split", "seed"),
     *("backend", "device", "precision"),
 )
+# Of what the tables read of a record, beside its numbers.
+KINDS = {
+    "system": str,
+    "data": str,
+    "settings": dict,
+    "milliseconds": dict,
+    "peak_memory_mib": dict,
+}
 
 
 def record(
@@ -191,6 +199,9 @@ def _load(path):
         raise ValueError(f"{path}: the record is not valid JSON.") from None
     if not isinstance(content, dict) or not {*IDENTITY, "metrics", "per_image"} <= content.keys():
         raise ValueError(f"{path}: the file is not a record.")
+    for key, kind in KINDS.items():
+        if not isinstance(content.get(key), kind):
+            raise ValueError(f"{path}: the record's {key!r} is no {kind.__name__}.")
     try:
         _metrics(content["metrics"])
         _per_image(content["per_image"])

@@ -80,6 +80,9 @@ def test_a_metric_that_is_no_finite_number_is_refused(folder, value):
     [
         *(({"metrics": {"box_iou": value}}, "The metric 'box_iou' is") for value in NO_NUMBERS),
         ({"metrics": [0.5]}, "Metrics are a dict"),
+        ({"settings": []}, "'settings' is no dict"),
+        ({"peak_memory_mib": None}, "'peak_memory_mib' is no dict"),
+        ({"system": 5}, "'system' is no str"),
         ({"per_image": [0.5]}, "per-image values are not a dict of lists"),
         ({"per_image": {"box_iou": "high"}}, "per-image values are not a dict of lists"),
         ({"per_image": {"box_iou": [[0.5, 1]]}}, "per-image values are not a dict of lists"),
