@@ -1,0 +1,88 @@
+"""Chapter 11: a network that proposes its own regions."""
+
+from benchmarks.claims import Claim
+
+TABLES = {
+    "faster_rcnn": {
+        "title": "Faster R-CNN",
+        "settings": ("training",),
+        "metrics": ("mAP@0.5", "mAP@0.5 VOC 2007", "mAP", "ms", "share of proposals"),
+        "papers": [
+            {"system": "Fast R-CNN", "dataset": "VOC07 test"},
+            {"system": "Faster R-CNN", "dataset": "VOC07 test"},
+        ],
+    },
+    "region_proposal_network": {
+        "title": "Proposals of the RPN beside selective search",
+        "where": {"system": ("RPN", "selective search, fast")},
+        "settings": ("training",),
+        "metrics": (
+            *(f"recall@{t}/{n}" for t in (0.5, 0.7) for n in (10, 100, 300)),
+            *("AR/300", "ms", "times faster"),
+        ),
+        "papers": [],
+    },
+}
+
+COLUMNS = {
+    "training": "of all parts together (`joint`), or `in turns`, by the paper's four steps; of the "
+    "RPN alone in `step 1`, and in `step 3` on the trunk of Fast R-CNN",
+    "mAP@0.5 VOC 2007": "mean average precision by Pascal VOC's rule of 11 points, at IoU 0.5",
+    "ms": "milliseconds for one picture, the medians of the stages added up, with the proposals; "
+    "of proposals: theirs alone, selective search in one thread",
+    "share of proposals": "of that time, the part that the proposals take",
+    "recall@t/n": "share of the objects that one of the first n proposals covers with an IoU of at "
+    "least t",
+    "AR/n": "average recall: the mean of that share over all t from 0.5 to 1",
+    "times faster": "selective search's time for a picture over the RPN's",
+}
+
+JOINT = {"system": "FasterRCNN", "training": "joint"}
+FAST = {"system": "FastRCNN"}
+RPN = {"system": "RPN", "training": "joint"}
+SEARCH = {"system": "selective search, fast"}
+
+CLAIMS = [
+    Claim(
+        "Selective search takes more than half of Fast R-CNN's time.",
+        metric="share of proposals",
+        left=FAST,
+        right=0.5,
+        papers=(
+            {"system": "Fast R-CNN", "metric": "time per image", "source": "Faster R-CNN Table 5"},
+        ),
+    ),
+    Claim(
+        "The RPN makes its proposals at least ten times as fast as selective search.",
+        metric="times faster",
+        left=RPN,
+        right=10,
+        papers=({"system": "Faster R-CNN", "value": "0.198"},),
+    ),
+    *(
+        Claim(
+            f"The first {n} proposals of the RPN cover more objects than as many of selective "
+            "search.",
+            metric=f"recall@0.5/{n}",
+            left=RPN,
+            right=SEARCH,
+        )
+        for n in (100, 300)
+    ),
+    Claim(
+        "Faster R-CNN detects better than Fast R-CNN with selective search.",
+        metric="mAP@0.5",
+        left=JOINT,
+        right=FAST,
+        papers=(
+            {"system": "Faster R-CNN", "value": "69.9"},
+            {"system": "Fast R-CNN", "value": "66.9"},
+        ),
+    ),
+    Claim(
+        "Joint training detects better than training in turns.",
+        metric="mAP@0.5",
+        left=JOINT,
+        right={"system": "FasterRCNN", "training": "in turns"},
+    ),
+]
