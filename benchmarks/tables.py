@@ -54,6 +54,9 @@ COLUMNS = {
     "localization_accuracy": "share of the objects whose class is right and whose IoU exceeds 0.5",
     "mAP@0.5": "mean average precision by Pascal VOC's area rule, at IoU 0.5",
     "mAP": "mean average precision by COCO's rule: the mean over IoU 0.5 to 0.95",
+    "mIoU": "mean over the classes of the IoU of their pixels in all images",
+    "pixel_accuracy": "share of the pixels whose class is right",
+    "class_accuracy": "mean over the classes of the share of their pixels that is right",
     "a metric's t-interval": "95% interval of the mean over the seeds, by Student's t",
     "a metric's bootstrap, b": "95% interval of the mean over the images, by 2000 resamples of "
     "each image's mean over the seeds",
