@@ -20,7 +20,7 @@ TABLES = {
         "where": {"system": "FastRCNN, stages"},
         "settings": ("proposals",),
         "metrics": (
-            *("ms/x", "share of the proposals", "multiply-adds ratio"),
+            *("ms/x", "share of proposals", "multiply-adds ratio"),
             *("training multiply-adds ratio", "trunk multiply-adds ratio"),
         ),
         "papers": [
@@ -35,13 +35,13 @@ COLUMNS = {
     "SPP-net's pyramid (`spp`)",
     "trunk": "the convolutions learn too (`trained`) or not (`frozen`)",
     "rank": "of the two fully connected layers: `full`, or shares of their singular values",
-    "mAP@0.5 VOC 2007": "mean average precision by Pascal VOC's 11 points, at IoU 0.5",
-    "AP/x": "average precision of the class x, by Pascal VOC's 11 points, at IoU 0.5",
+    "mAP@0.5 VOC 2007": "mean average precision by Pascal VOC's rule of 11 points, at IoU 0.5",
+    "AP/x": "average precision of the class x, by the same rule",
     "mAP@0.5/n": "`mAP@0.5` with the first n proposals of each picture",
     "mAP@0.5 lost": "by leaving out singular values",
     "heads speed-up": "time of the heads with full matrices over that with smaller ones",
     "proposals": "at most so many of each picture are looked at",
-    "share of the proposals": "of the time of one picture",
+    "share of proposals": "of the time for one picture, the part that the proposals take",
     "multiply-adds ratio, training multiply-adds ratio": "those of one network for each region "
     "over those of Fast R-CNN, for one picture, in the test and in a step of training",
     "trunk multiply-adds ratio": "the same of the trunks alone, in the test",
@@ -107,7 +107,7 @@ CLAIMS = [
     ),
     Claim(
         "Proposals take more than half of the time.",
-        metric="share of the proposals",
+        metric="share of proposals",
         left=STAGES,
         right=0.5,
         papers=(
