@@ -5,7 +5,7 @@ from keras import layers, ops
 
 from cvlib.boxes import convert, paired_iou
 from cvlib.layers import NonMaxSuppression, YOLOHead
-from cvlib.models.backbone import freeze
+from cvlib.models.region_detector import trunk_up_to
 from cvlib.models.system import System
 from cvlib.targets import forgiven, in_cells
 
@@ -31,10 +31,12 @@ class YOLO(System):
     rise at first, as `keras.optimizers.schedules.CosineDecay` does with `warmup_steps`.
 
     Args:
-        backbone: a model from `cvlib.models.backbone`; it is used, and trained, in place.
+        backbone: a model from `cvlib.models.backbone`; it is used, and trained, in place, up to the
+            map.
         num_classes: number of classes C.
         size: (height, width) of the images.
         grid, boxes, hidden, dropout: of `YOLOHead`.
+        feature_map: name of the backbone's map; small objects need a smaller stride.
         convolutions: channels of the 3x3 convolutions between backbone and head.
         nms: arguments of `NonMaxSuppression`.
         frozen_to: name of the backbone's map up to which its layers are never trained.
@@ -57,6 +59,7 @@ class YOLO(System):
         size=(224, 224),
         grid=7,
         boxes=2,
+        feature_map="stride32",
         convolutions=(256, 256),
         hidden=1024,
         dropout=0.5,
@@ -64,9 +67,9 @@ class YOLO(System):
         frozen_to=None,
         **kwargs,
     ):
+        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
         images = keras.Input((*size, 3), name="images")
-        last_map = backbone(images)["stride32"]
-        x = last_map
+        x = features = backbone(images)[feature_map]
         for channels in convolutions:
             x = layers.LeakyReLU(0.1)(layers.Conv2D(channels, 3, padding="same")(x))
         head = YOLOHead(grid, boxes, num_classes, hidden, dropout, name="head")
@@ -76,8 +79,8 @@ class YOLO(System):
         super().__init__(images, {"cells": cells, **found}, **kwargs)
         self.backbone, self.head = backbone, head
         self._parts = {
-            "backbone": (images, last_map),
-            "head": (last_map, cells),
+            "backbone": (images, features),
+            "head": (features, cells),
             "detections": (cells, found),
         }
         self._config = {
@@ -85,13 +88,13 @@ class YOLO(System):
             "size": tuple(size),
             "grid": grid,
             "boxes": boxes,
+            "feature_map": feature_map,
             "convolutions": tuple(convolutions),
             "hidden": hidden,
             "dropout": dropout,
             "nms": nms,
             "frozen_to": frozen_to,
         }
-        freeze(backbone, frozen_to)
 
     def compute_losses(self, y, outputs):
         """Sums of squared errors over the cells of an image, the mean over images.

@@ -201,6 +201,7 @@ def test_yolo(tmp_path):
         "size": SIZE,
         "grid": 3,
         "boxes": 3,
+        "feature_map": "stride16",
         "convolutions": (8,),
         "hidden": 16,
         "dropout": 0.25,
