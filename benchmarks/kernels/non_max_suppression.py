@@ -11,19 +11,17 @@ interpreter, before the turns, with as many threads. `equal` is the share of ima
 keeps the same boxes in the same order.
 """
 
-import argparse
 import json
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
+from benchmarks.kernels.side_by_side import run, take_turns
 from cvlib.layers import NonMaxSuppression
-from cvlib.records import record
 
 BOXES, KEPT, IOU = 6000, 300, 0.7
 
@@ -83,8 +81,12 @@ def ways(boxes, scores):
             return layer(boxes, scores)["boxes"]
 
         if backend == "tensorflow":
+            import tensorflow as tf
+
             function = tf.function(function, jit_compile=jit_compile)
         elif backend == "jax":
+            import jax
+
             function = jax.jit(function)
         return lambda: ops.convert_to_numpy(function(*tensors))
 
@@ -92,8 +94,6 @@ def ways(boxes, scores):
         return {"cvlib": compiled(NonMaxSuppression(**settings), False)}
     found = {"cvlib XLA": compiled(NonMaxSuppression(**settings), True)}
     if backend == "jax":
-        import jax
-
         return found | _hubs(compiled, settings, True)
     import tensorflow as tf
 
@@ -131,12 +131,7 @@ def measure(kind, batch, python, repeats):
         expected, milliseconds["torchvision"] = torchvision(python, boxes, scores, repeats)
     functions = ways(boxes, scores)
     kept = {name: function() for name, function in functions.items()}
-    milliseconds |= {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            milliseconds[name].append(1000 * (time.perf_counter() - start))
+    milliseconds |= take_turns(functions, repeats)
     if python:
         index = np.array(expected)[..., None]
         of_torchvision = np.where(index >= 0, np.take_along_axis(boxes, index, 1), 0)
@@ -148,28 +143,6 @@ def measure(kind, batch, python, repeats):
     return metrics, milliseconds
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torchvision", metavar="PYTHON", help="an interpreter that has it")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--repeats", type=int, default=20)
-    arguments = parser.parse_args()
-    for kind in ("spread", "dense"):
-        for batch in arguments.batches:
-            metrics, milliseconds = measure(kind, batch, arguments.torchvision, arguments.repeats)
-            print(f"{kind} boxes, batch {batch}")
-            for name, times in milliseconds.items():
-                ratio = metrics.get(f"{name} over torchvision", 1.0)
-                print(f"    {name:<18}{np.median(times):9.2f} ms{ratio:9.4f} of torchvision's")
-            metrics |= {f"{name} ms": np.median(times) for name, times in milliseconds.items()}
-            record(
-                system="non_max_suppression",
-                metrics=metrics,
-                data="random boxes",
-                settings={"boxes": kind, "batch": batch},
-                milliseconds=milliseconds,
-            )
-
-
 if __name__ == "__main__":
-    main()
+    kinds = ("spread", "dense")
+    run(__doc__.splitlines()[0], "non_max_suppression", "random boxes", "boxes", kinds, measure)

@@ -10,19 +10,17 @@ process of its own by the given interpreter, before the turns, with as many thre
 largest difference from torchvision's values.
 """
 
-import argparse
 import json
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
+from benchmarks.kernels.side_by_side import run, take_turns
 from cvlib.layers import RoIAlign, RoIPooling
-from cvlib.records import record
 
 LAYERS = {"pool": RoIPooling, "align": RoIAlign}
 STRIDE, SIZE = 16, (7, 7)
@@ -165,40 +163,12 @@ def measure(kind, batch, python, repeats):
         value, name = function(), way.rpartition("/")[2]
         if python:
             metrics[f"{way} off by"] = np.abs(value.ravel() - expected[name].ravel()).max()
-        milliseconds[way] = []
-    for _ in range(repeats):
-        for way, function in functions.items():
-            start = time.perf_counter()
-            function()
-            milliseconds[way].append(1000 * (time.perf_counter() - start))
+    milliseconds |= take_turns(functions, repeats)
     for way in functions if python else ():
         peer = milliseconds[f"torchvision/{way.rpartition('/')[2]}"]
         metrics[f"{way} over torchvision"] = np.median(milliseconds[way]) / np.median(peer)
     return metrics, milliseconds
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torchvision", metavar="PYTHON", help="an interpreter that has it")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--repeats", type=int, default=20)
-    arguments = parser.parse_args()
-    for kind in LAYERS:
-        for batch in arguments.batches:
-            metrics, milliseconds = measure(kind, batch, arguments.torchvision, arguments.repeats)
-            print(f"{kind}, batch {batch}")
-            for way, times in milliseconds.items():
-                ratio = metrics.get(f"{way} over torchvision", 1.0)
-                print(f"    {way:<32}{np.median(times):9.2f} ms{ratio:9.4f} of torchvision's")
-            metrics |= {f"{way} ms": np.median(times) for way, times in milliseconds.items()}
-            record(
-                system="roi_pooling",
-                metrics=metrics,
-                data="random map and boxes",
-                settings={"layer": kind, "batch": batch},
-                milliseconds=milliseconds,
-            )
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__.splitlines()[0], "roi_pooling", "random map and boxes", "layer", LAYERS, measure)

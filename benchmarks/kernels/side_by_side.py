@@ -1,0 +1,52 @@
+"""What the benchmarks of layers beside torchvision's operators share: turns, and a report."""
+
+import argparse
+import time
+
+import numpy as np
+
+from cvlib.records import record
+
+
+def take_turns(functions, repeats):
+    """`{name: milliseconds of each run}` of functions of no argument that run one after another."""
+    milliseconds = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            milliseconds[name].append(1000 * (time.perf_counter() - start))
+    return milliseconds
+
+
+def run(description, system, data, setting, kinds, measure):
+    """Reads the command line, measures every kind at every batch size, prints and records.
+
+    Args:
+        description: of the command.
+        system, data: of the records.
+        setting: name of what `kinds` are.
+        kinds: what is measured.
+        measure: function from a kind, a batch size, torchvision's interpreter or None and the
+            number of repeats to metrics and milliseconds by name.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--torchvision", metavar="PYTHON", help="an interpreter that has it")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+    for kind in kinds:
+        for batch in arguments.batches:
+            metrics, milliseconds = measure(kind, batch, arguments.torchvision, arguments.repeats)
+            print(f"{kind}, batch {batch}")
+            for name, times in milliseconds.items():
+                ratio = metrics.get(f"{name} over torchvision", 1.0)
+                print(f"    {name:<32}{np.median(times):9.2f} ms{ratio:9.4f} of torchvision's")
+            metrics |= {f"{name} ms": np.median(times) for name, times in milliseconds.items()}
+            record(
+                system=system,
+                metrics=metrics,
+                data=data,
+                settings={setting: kind, "batch": batch},
+                milliseconds=milliseconds,
+            )
