@@ -133,3 +133,23 @@ def freeze(backbone, up_to=None):
     for layer in backbone.layers:
         layer.trainable = layer in trained
     return trained
+
+
+def trunk_up_to(backbone, feature_map, frozen_to):
+    """The backbone without what is deeper than a map, and the layers of it that may be trained.
+
+    Raises:
+        ValueError: the backbone has no such map.
+    """
+    maps = backbone.output
+    if feature_map not in maps:
+        raise ValueError(f"`feature_map` is one of {', '.join(maps)}, not {feature_map!r}.")
+    stride = map_stride(feature_map)
+    kept = {name: x for name, x in maps.items() if map_stride(name) <= stride}
+    trunk = keras.Model(backbone.input, kept, name=backbone.name)
+    return trunk, freeze(trunk, frozen_to)
+
+
+def map_stride(name):
+    """Of a backbone's map: 16 of `"stride16"`."""
+    return int(name.removeprefix("stride"))

@@ -6,13 +6,12 @@ from keras import ops
 
 from cvlib import boxes as box_ops
 from cvlib.layers import NonMaxSuppression
+from cvlib.models.backbone import map_stride, trunk_up_to
 from cvlib.models.region_detector import (
     RegionDetector,
     detect,
-    map_stride,
     region_heads,
     region_pooling,
-    trunk_up_to,
 )
 from cvlib.models.system import as_images
 

@@ -6,13 +6,12 @@ from keras import layers, ops
 from cvlib import boxes as box_ops
 from cvlib.layers import AnchorGrid, NonMaxSuppression, RPNHead
 from cvlib.losses import mean_where, smooth_l1
+from cvlib.models.backbone import map_stride, trunk_up_to
 from cvlib.models.region_detector import (
     RegionDetector,
     detect,
-    map_stride,
     region_heads,
     region_pooling,
-    trunk_up_to,
 )
 from cvlib.models.system import System
 from cvlib.targets import forgiven, match

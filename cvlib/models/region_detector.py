@@ -8,7 +8,6 @@ from keras import layers, ops
 from cvlib import boxes as box_ops
 from cvlib.layers import RoIAlign, RoIPooling, SpatialPyramidPooling
 from cvlib.losses import mean_where, smooth_l1
-from cvlib.models.backbone import freeze
 from cvlib.models.system import System
 from cvlib.targets import forgiven, match, sample
 
@@ -102,26 +101,6 @@ class RegionDetector(System):
             "positive": valid & (ops.take_along_axis(found["state"], place, axis=1) == 1),
             "object": ops.take_along_axis(found["index"], place, axis=1),
         }
-
-
-def trunk_up_to(backbone, feature_map, frozen_to):
-    """The backbone without what is deeper than a map, and the layers of it that may be trained.
-
-    Raises:
-        ValueError: the backbone has no such map.
-    """
-    maps = backbone.output
-    if feature_map not in maps:
-        raise ValueError(f"`feature_map` is one of {', '.join(maps)}, not {feature_map!r}.")
-    stride = map_stride(feature_map)
-    kept = {name: x for name, x in maps.items() if map_stride(name) <= stride}
-    trunk = keras.Model(backbone.input, kept, name=backbone.name)
-    return trunk, freeze(trunk, frozen_to)
-
-
-def map_stride(name):
-    """Of a backbone's map: 16 of `"stride16"`."""
-    return int(name.removeprefix("stride"))
 
 
 def region_pooling(kind, size, stride):

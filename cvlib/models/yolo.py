@@ -5,7 +5,7 @@ from keras import layers, ops
 
 from cvlib.boxes import convert, paired_iou
 from cvlib.layers import NonMaxSuppression, YOLOHead
-from cvlib.models.region_detector import trunk_up_to
+from cvlib.models.backbone import trunk_up_to
 from cvlib.models.system import System
 from cvlib.targets import forgiven, in_cells
 
