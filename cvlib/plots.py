@@ -571,6 +571,32 @@ def draw_cells(axes, image_size, map_size):
         axes.axhline(i * height / rows, **style)
 
 
+def draw_bins(axes, values, rows, columns):
+    """A channel of a map, the bins of a pooling over it, and a dot at the maximum of each.
+
+    Args:
+        axes: where to draw.
+        values: (h, w).
+        rows, columns: starts and ends (n, 2) of the bins, whole cells; the end is not among them.
+            Bins that share cells are told apart by two colours. Empty ones are left out.
+    """
+    height, width = values.shape
+    axes.imshow(values, "viridis", extent=(0, width, height, 0), interpolation="nearest")
+    axes.axis("off")
+    for i, (top, bottom) in enumerate(rows):
+        for j, (left, right) in enumerate(columns):
+            if top >= bottom or left >= right:
+                continue
+            odd = (i + j) % 2
+            paint, gap = ("white", color(1))[odd], (0.08, 0.16)[odd]
+            size = right - left - 2 * gap, bottom - top - 2 * gap
+            corner = (left + gap, top + gap)
+            axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=paint, linewidth=1.5))
+            part = values[top:bottom, left:right]
+            y, x = np.unravel_index(part.argmax(), part.shape)
+            axes.plot(left + x + 0.5, top + y + 0.5, "o", color=paint, markersize=3 + 2 * odd)
+
+
 def blocks(places, arrows, names=None):
     """A diagram of a network: boxes with names, on a grid, and arrows between them.
 

@@ -389,6 +389,16 @@ def test_overlap_fills_the_intersection():
     assert not any(patch.get_hatch() for patch in boxes_in(apart).values())
 
 
+def test_bins_are_drawn_with_their_first_maximum_and_empty_ones_left_out():
+    values = np.zeros((4, 5))
+    values[1, 2] = values[3, 0] = 1
+    _, (axes,) = plots.panels()
+    plots.draw_bins(axes, values, [(0, 2), (1, 4), (4, 4)], [(0, 3)])
+    assert [round(p.get_y() + p.get_height() / 2, 6) for p in axes.patches] == [1, 2.5]
+    assert [tuple(np.ravel(line.get_data())) for line in axes.lines] == [(2.5, 1.5)] * 2
+    assert axes.get_xlim() == (0, 5)
+
+
 def test_curves_draw_the_mean_and_the_extremes_of_the_seeds():
     axes = plots.curves({"a": [[1, 2], [3, 6]]}, ylabel="loss").axes[0]
     assert axes.lines[0].get_xydata().tolist() == [[1, 2], [2, 4]]
