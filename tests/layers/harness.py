@@ -116,7 +116,7 @@ def run_layer_test(
         if _is_float(x) and (differentiable is None or path[:1] and path[0] in differentiable)
     ]
     if any(map(_is_float, tree.flatten(eager))) and (checked or layer.trainable_weights):
-        _check_gradients(layer, inputs, checked, rng)
+        _check_gradients(layer, model, inputs, checked, rng)
         _check_training(layer, inputs, checked, compiled, batched)
 
 
@@ -266,8 +266,11 @@ def _gradients(layer, inputs, checked, projections):
     return [ops.convert_to_numpy(ops.convert_to_tensor(g)) for g in gradients]
 
 
-def _check_gradients(layer, inputs, checked, rng):
-    """Each gradient lies between the differences to both sides, which differ at kinks only."""
+def _check_gradients(layer, model, inputs, checked, rng):
+    """Each gradient lies between the differences to both sides, which differ at kinks only.
+
+    `model` is the layer, compiled: the differences need its outputs dozens of times.
+    """
     outputs = [x for x in tree.flatten(_numpy(_call(layer, inputs))) if _is_float(x)]
     projections = [rng.standard_normal(x.shape).astype("float32") for x in outputs]
     noise = 1e-4 * max(1, *(np.abs(x).max() for x in outputs))
@@ -278,7 +281,7 @@ def _check_gradients(layer, inputs, checked, rng):
     def objective():
         for variable, weight in zip(layer.trainable_weights, weights, strict=True):
             variable.assign(weight)
-        outputs = tree.flatten(_numpy(_call(layer, tree.pack_sequence_as(inputs, leaves))))
+        outputs = tree.flatten(model.predict_on_batch(tree.pack_sequence_as(inputs, leaves)))
         floats = [x.astype("float64") for x in outputs if _is_float(x)]
         return sum(np.vdot(x, p) for x, p in zip(floats, projections, strict=True))
 
