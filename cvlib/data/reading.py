@@ -77,7 +77,8 @@ class Files:
     """The files of some kinds below a folder, found by names as lists and annotations write them.
 
     Args:
-        folder: `Path`. It is walked when it is first needed; hidden files do not count.
+        folder: `Path`. It is walked when it is first needed, links to folders too, each folder
+            once; hidden files do not count.
         suffixes: of the files, in lower case.
     """
 
@@ -88,9 +89,14 @@ class Files:
     @cached_property
     def paths(self):
         """All of them, sorted."""
-        found = []
-        for folder, folders, names in os.walk(self.folder):
+        found, seen = [], set()
+        for folder, folders, names in os.walk(self.folder, followlinks=True):
+            if (real := os.path.realpath(folder)) in seen:  # A link may lead back.
+                folders.clear()
+                continue
+            seen.add(real)
             folders[:] = [name for name in folders if name[0] != "." and name not in INDICES]
+            folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
             found += [Path(folder, name) for name in names if name[0] != "."]
         return sorted(path for path in found if path.suffix.lower() in self.suffixes)
 

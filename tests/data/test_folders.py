@@ -77,6 +77,19 @@ def test_xml_without_lists(tmp_path, write_image, write_xml, annotation, picture
 
 
 @pytest.mark.filterwarnings(DRAWN)
+@pytest.mark.filterwarnings(DRAWN)
+def test_linked_folders_are_read_once(tmp_path, write_image, write_xml):
+    folder, disk = tmp_path / "set", tmp_path / "disk"
+    for i in range(3):
+        write_xml(disk / f"xmls/{i}.xml", [CAT])
+        write_image(disk / f"pictures/{i}.jpg")
+    folder.mkdir()
+    for link, to in {"a": disk / "xmls", "b": disk / "pictures", "c": disk / "xmls"}.items():
+        (folder / link).symlink_to(to)
+    (disk / "pictures" / "back").symlink_to(folder)
+    assert load(f"voc:{folder}", "all").image_ids == ["0", "1", "2"]
+
+
 def test_a_few_images_are_in_every_split(tmp_path, write_image, write_xml):
     for i in range(3):
         write_xml(tmp_path / f"{i}.xml", [CAT])
