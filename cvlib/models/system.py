@@ -230,6 +230,17 @@ class System(keras.Model):
         finally:
             temporary.unlink(missing_ok=True)
 
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Writes the network from images to detections, for other programs.
+
+        Args:
+            filepath: where to.
+            format, **kwargs: as in `keras.Model.export`.
+        """
+        # Without what only the losses need.
+        network = keras.Model(_plain(self.input), self._detections(self.output))
+        network.export(filepath, format, **kwargs)
+
     @classmethod
     def load(cls, path):
         """The system saved at `path` by `save`, without running code from the file.

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cvlib.models import YOLO, Localizer, OverFeat, PoseRegressor, backbone
+from cvlib.models import (
+    YOLO,
+    FasterRCNN,
+    FastRCNN,
+    Localizer,
+    OverFeat,
+    PoseRegressor,
+    backbone,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,6 +46,25 @@ def yolo():
     return model, {"images": noise(64)}
 
 
+REGIONS = {
+    "size": (64, 64),
+    "hidden": 16,
+    "nms": {"confidence_threshold": 0.0, "max_detections": 5},
+}
+
+
+def fast_rcnn():
+    model = FastRCNN(backbone("tiny", "scenes"), 3, max_proposals=3, pooling="align", **REGIONS)
+    proposals = np.float32([[[3, 4, 50, 60], [10, 10, 30, 25], [0, 20, 64, 64]]])
+    return model, {"images": noise(64), "proposals": proposals}
+
+
+def faster_rcnn():
+    rpn = {"sizes": (16, 24), "rpn_channels": 16, "pre_nms": 50, "post_nms": 8}
+    model = FasterRCNN(backbone("tiny", "scenes"), 3, pooling="align", **rpn, **REGIONS)
+    return model, {"images": noise(64)}
+
+
 def noise(side):
     return (255 * rng.random((1, side, side, 3))).astype("float32")
 
@@ -59,8 +86,14 @@ def run_litert(path, x):
     return run(**{name: by_shape[tuple(inputs[name]["shape"])] for name in inputs})
 
 
-@pytest.mark.parametrize("make", [localizer, overfeat, pose_regressor, yolo])
-@pytest.mark.parametrize("format, run", [("onnx", run_onnx), ("litert", run_litert)])
+@pytest.mark.parametrize(
+    "make, format, run",
+    [
+        *((make, "litert", run_litert) for make in (localizer, overfeat, pose_regressor, yolo)),
+        *((make, "onnx", run_onnx) for make in (localizer, overfeat, pose_regressor, yolo)),
+        *((make, "onnx", run_onnx) for make in (fast_rcnn, faster_rcnn)),
+    ],
+)
 def test_exported_file_agrees(make, format, run, tmp_path):
     pytest.importorskip("tf2onnx")
     model, x = make()
