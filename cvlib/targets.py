@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from cvlib.boxes import area, iou
+from cvlib.boxes import area, covered, iou
 
-TIE = 1e-4  # IoUs that differ by less are equal: the same boxes elsewhere differ by rounding
+TIE = 1e-4  # IoUs closer than this share are equal: the same boxes elsewhere differ by rounding
 
 
 def left_to_right(boxes, labels, count):
@@ -60,17 +60,22 @@ def match(anchors, boxes, present, positive=0.7, negative=0.3, best=True, valid=
         best: whether each object that any valid anchor overlaps has a positive.
         valid: (N,) or (B, N) booleans; other anchors are ignored, as those across the border are.
         ignored: (B, M) booleans of objects that are neither right nor wrong (difficult, crowd):
-            they have no positives, and anchors that overlap them by `negative` are no negatives.
+            they have no positives, and anchors of which they cover `negative` are no negatives.
+            (Not the IoU: a crowd is larger than any of its members.)
 
     Returns:
         A dict of (B, N): `index` int32, the object with the highest IoU; `iou` float32, which that
         is; `state` int32, 1 for positives, 0 for negatives, -1 for ignored anchors.
+
+    Raises:
+        ValueError: M is 0.
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.1.2, with at least 0.7 as in its code; for
     proposals, Fast R-CNN (Girshick 2015), section 2.3: 0.5, (0.1, 0.5), and no `best`.
     """
     anchors = ops.stop_gradient(ops.cast(anchors, "float32"))
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
+    _check_room(boxes)
     low, high = negative if isinstance(negative, tuple | list) else (0, negative)
     valid = ops.logical_and(_has_area(anchors), True if valid is None else valid)
     real = ops.logical_and(_has_area(boxes), present)
@@ -81,10 +86,11 @@ def match(anchors, boxes, present, positive=0.7, negative=0.3, best=True, valid=
     highest = ops.max(of_objects, axis=-1)
     positives = highest >= positive
     if best:
-        ties = of_objects > ops.max(of_objects, axis=1, keepdims=True) - TIE
+        ties = of_objects > (1 - TIE) * ops.max(of_objects, axis=1, keepdims=True)
         positives = positives | ops.any(ties & (of_objects > 0), axis=-1)
     negatives = (low <= highest) & (highest < high)
-    negatives = negatives & ~ops.any(ignored[:, None] & (overlap >= high), axis=-1)
+    forgiving = ignored[:, None] & (covered(anchors, boxes) >= high)
+    negatives = negatives & ~ops.any(forgiving, axis=-1)
     state = ops.where(positives, 1, ops.where(negatives, 0, -1))
     return {
         "index": ops.cast(ops.argmax(of_objects, axis=-1), "int32"),
@@ -114,17 +120,17 @@ def sample(state, count, positive_fraction, seed):
     """
     state = ops.convert_to_tensor(state)
     keys = keras.random.uniform(ops.shape(state), seed=seed)
-    places = min(count, state.shape[1])
-    most = min(max(int(count * positive_fraction), 1), places)
+    # As many more as there are places, so that there are enough, however many there are.
+    room = ((0, 0), (0, count))
+    state = ops.pad(state, room, constant_values=-1)
+    keys = ops.pad(keys, room, constant_values=-1.0)
+    most = max(int(count * positive_fraction), 1)
     # The last positive that has a place, or -1 if there is room for all.
     last = ops.top_k(ops.where(state == 1, keys, -1.0), most)[0][:, -1:]
     keys = ops.where((state == 1) & (keys >= last), keys + 1, ops.where(state == 0, keys, -1.0))
-    keys, indices = ops.top_k(keys, places)
-    room = ((0, 0), (0, count - places))
-    return {
-        "indices": ops.pad(ops.cast(indices, "int32"), room),
-        "valid": ops.pad(keys >= 0, room),
-    }
+    keys, indices = ops.top_k(keys, count)
+    valid = keys >= 0
+    return {"indices": ops.cast(ops.where(valid, indices, 0), "int32"), "valid": valid}
 
 
 def in_cells(boxes, labels, grid, height, width, ignored=None):
@@ -146,10 +152,14 @@ def in_cells(boxes, labels, grid, height, width, ignored=None):
         A dict of the S S cells, row by row: `boxes` (B, S S, 4), 0 where there is no object,
         `labels` (B, S S), -1 there, and `ignored` (B, S S) booleans.
 
+    Raises:
+        ValueError: M is 0.
+
     Source: YOLO (Redmon et al. 2016), section 2. The choice of the largest is ours: the paper is
     silent, and the released code draws one at random.
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
+    _check_room(boxes)
     side = np.float32([width / grid, height / grid])
     real = ops.logical_and(_has_area(boxes), labels >= 0)
     boxes = ops.where(real[..., None], boxes, 0.0)
@@ -170,6 +180,13 @@ def in_cells(boxes, labels, grid, height, width, ignored=None):
         "labels": ops.where(has_object, ops.take_along_axis(labels, largest, axis=1), -1),
         "ignored": touched & ~has_object,
     }
+
+
+def _check_room(boxes):
+    if boxes.shape[1] == 0:
+        raise ValueError(
+            "There is no room for an object: pad boxes and labels, with -1, to at least one."
+        )
 
 
 def _has_area(boxes):

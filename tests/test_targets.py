@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cvlib.targets import left_to_right, match, sample
+from cvlib.targets import in_cells, left_to_right, match, sample
 
 
 def test_left_to_right_orders_by_centre_and_puts_padding_last():
@@ -29,6 +29,11 @@ def iou(a, b):
     return np.prod(size) / (sum(areas) - np.prod(size))
 
 
+def covered(a, b):
+    size = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+    return np.prod(size) / np.prod(a[2:] - a[:2])
+
+
 def matched_naively(anchors, boxes, present, positive, negative, best, valid, ignored):
     batch, number = len(boxes), anchors.shape[-2]
     anchors = np.broadcast_to(anchors, (batch, number, 4)).astype("float64")
@@ -47,12 +52,12 @@ def matched_naively(anchors, boxes, present, positive, negative, best, valid, ig
             if highest[b, n] >= positive:
                 state[b, n] = 1
             elif negative[0] <= highest[b, n] < negative[1]:
-                if all(iou(anchors[b, n], boxes[b, m]) < negative[1] for m in forgiven):
+                if all(covered(anchors[b, n], boxes[b, m]) < negative[1] for m in forgiven):
                     state[b, n] = 0
         for m in objects if best else []:
             overlaps = [iou(anchors[b, n], boxes[b, m]) for n in can]
             for n, overlap in zip(can, overlaps, strict=True):
-                if overlap > 0 and overlap > max(overlaps) - 1e-4:
+                if overlap > 0 and overlap > (1 - 1e-4) * max(overlaps):
                     state[b, n] = 1
     return {"index": index, "iou": highest, "state": state}
 
@@ -152,6 +157,24 @@ def test_difficult_objects_have_neither_positives_nor_negatives():
     anchors = [[0, 0, 10, 10], [0, 0, 10, 5], [40, 40, 50, 50], [0, 0, 30, 30]]
     objects = [[0, 0, 10, 10], [40, 40, 50, 50]]
     assert states(anchors, objects, present=[True, False], ignored=True) == [-1, -1, 0, 0]
+
+
+def test_a_crowd_forgives_what_is_inside_it():
+    # Its IoU with each of these is below 0.04.
+    anchors = [[40, 40, 60, 60], [190, 190, 210, 210], [197, 197, 217, 217]]
+    assert states(anchors, [[0, 0, 200, 200]], ignored=True) == [-1, 0, 0]
+    assert states([[186, 180, 206, 200]], [[0, 0, 200, 200]], ignored=True) == [-1]
+
+
+def test_an_object_far_smaller_than_the_anchors_has_one_best():
+    anchors = [[0, 0, 100, 100], [0, 0, 200, 200], [0, 0, 300, 300]]
+    assert states(anchors, [[5, 5, 6, 6]]) == [1, 0, 0]
+
+
+@pytest.mark.parametrize("match", [match, lambda _, *y: in_cells(*y, 2, 8, 8)])
+def test_no_room_for_an_object(match):
+    with pytest.raises(ValueError, match="There is no room for an object"):
+        match(np.zeros((1, 4)), np.zeros((2, 0, 4)), np.zeros((2, 0), "int32"))
 
 
 def test_matching_and_sampling_of_no_object():

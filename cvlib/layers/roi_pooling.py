@@ -47,7 +47,9 @@ class RoIPooling(keras.layers.Layer):
     def call(self, features, boxes):
         features = ops.cast(features, self.compute_dtype)
         places = ops.stop_gradient(ops.cast(boxes, "float32")) / self.stride
-        cells = whole(ops.sign(places) * ops.floor(ops.abs(places) + 0.5))
+        # Not floor(x + 0.5), which rounds 0.49999997 to 1 in float32.
+        size, below = ops.abs(places), ops.floor(ops.abs(places))
+        cells = whole(ops.sign(places) * (below + ops.cast(size - below >= 0.5, "float32")))
         height, width = ops.shape(features)[1:3]
         rows = bins(cells[..., 1], cells[..., 3], self.size[0], height)
         columns = bins(cells[..., 0], cells[..., 2], self.size[1], width)
@@ -151,11 +153,13 @@ def max_of_bins(features, rows, columns):
             )
             cell = image[..., None] * height * width + cell
             channel = ops.arange(channels, dtype="int32")
+            # In float32: what thousands of boxes add to a cell is lost in half precision.
             flat = ops.segment_sum(
-                ops.reshape(ops.where(empty, ops.zeros_like(upstream), upstream), (-1,)),
+                ops.cast(ops.reshape(ops.where(empty, 0, upstream), (-1,)), "float32"),
                 ops.reshape(cell * channels + channel, (-1,)),
                 batch * height * width * channels,
             )
+            flat = ops.cast(flat, upstream.dtype)
             return ops.reshape(flat, (batch, height, width, channels))
 
         return ops.where(empty, ops.zeros_like(maxima), maxima), gradient

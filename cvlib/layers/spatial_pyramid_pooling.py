@@ -16,8 +16,9 @@ class SpatialPyramidPooling(keras.layers.Layer):
 
     Bin i of n over `extent` cells runs from cell floor(i * extent / n) up to, not including,
     ceil((i + 1) * extent / n). The cells of a box are those whose centre, `stride` times their
-    index, lies inside it: from floor(x / stride) + 1 to ceil(x / stride) - 1, one cell at least.
-    An empty bin is 0. The gradient of a bin goes to its first maximum in row-major order.
+    index, lies inside it: from floor(x / stride) + 1 to ceil(x / stride) - 1; of a box between two
+    centres the cell before it. Beyond the map the last cell counts, as in the authors' release. The
+    gradient of a bin goes to its first maximum in row-major order.
 
     Args:
         levels: bins along each side, level by level.
@@ -48,6 +49,11 @@ class SpatialPyramidPooling(keras.layers.Layer):
             places = ops.stop_gradient(ops.cast(boxes, "float32")) / self.stride
             first = whole(ops.floor(places[..., :2]) + 1)
             last = whole(ops.ceil(places[..., 2:]) - 1)
+            between, middle = first > last, (first + last) // 2
+            first, last = (
+                ops.minimum(ops.maximum(ops.where(between, middle, x), 0), [width - 1, height - 1])
+                for x in (first, last)
+            )
         pooled = []
         for n in self.levels:
             rows = bins(first[..., 1], last[..., 1], n, height)

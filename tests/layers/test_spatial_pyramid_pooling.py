@@ -13,8 +13,11 @@ def pooled_naively(levels, stride):
         rows = []
         for b, image in enumerate(features):
             height, width = image.shape[:2]
-            whole = [[0, 0, width - 1, height - 1]]
-            for cells in whole if boxes is None else [inside(box, stride) for box in boxes[b]]:
+            last = [width - 1, height - 1]
+            whole = [[0, 0, *last]]
+            for cells in (
+                whole if boxes is None else [inside(box, stride, last) for box in boxes[b]]
+            ):
                 rows.append(np.concatenate([grid(image, cells, n) for n in levels]))
         shape = (len(features), -1) if boxes is None else (*boxes.shape[:2], -1)
         return np.reshape(rows, shape)
@@ -22,10 +25,15 @@ def pooled_naively(levels, stride):
     return pool
 
 
-def inside(box, stride):
+def inside(box, stride, last):
     """First and last cell whose centre, `stride` times the index, lies in the box."""
-    x1, y1, x2, y2 = box.astype("float64") / stride
-    return [*np.floor([x1, y1]).astype(int) + 1, *np.ceil([x2, y2]).astype(int) - 1]
+    cells = []
+    for start, end, most in zip(*box.reshape(2, 2) / np.float64(stride), last, strict=True):
+        centres = [c for c in range(-999, 999) if start < c < end]
+        centres = centres or [int(np.floor(start) + np.ceil(end)) // 2]
+        cells.append([min(max(c, 0), most) for c in (centres[0], centres[-1])])
+    (x1, x2), (y1, y2) = cells
+    return x1, y1, x2, y2
 
 
 def grid(image, cells, n):
@@ -67,4 +75,8 @@ def test_cells_whose_centre_is_inside():
     features = np.arange(6, dtype="float32").reshape(1, 1, 6, 1)
     boxes = np.float32([[[16, -8, 48, 8], [15, -8, 49, 8], [17, -8, 31, 8]]])
     pooled = keras.ops.convert_to_numpy(SpatialPyramidPooling((1,))(features, boxes))
-    np.testing.assert_array_equal(pooled.ravel(), [2, 3, 2])
+    np.testing.assert_array_equal(pooled.ravel(), [2, 3, 1])
+    # Behind the last centre, at 80, but in the image; and padding.
+    boxes = np.float32([[[81, 0, 96, 16], [80, 0, 96, 16], [-1, -1, -1, -1]]])
+    pooled = keras.ops.convert_to_numpy(SpatialPyramidPooling((1,))(features, boxes))
+    np.testing.assert_array_equal(pooled.ravel(), [5, 5, 0])
