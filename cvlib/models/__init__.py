@@ -8,10 +8,12 @@ from cvlib.models.localizer import Localizer
 from cvlib.models.overfeat import OverFeat
 from cvlib.models.patch_segmenter import PatchSegmenter
 from cvlib.models.pose_regressor import PoseRegressor
+from cvlib.models.rcnn import RCNN
 from cvlib.models.yolo import YOLO
 
 __all__ = [
     "FCN",
+    "RCNN",
     "YOLO",
     "FastRCNN",
     "FasterRCNN",

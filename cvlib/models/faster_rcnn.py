@@ -130,7 +130,8 @@ class FasterRCNN(RegionDetector):
         heads = region_heads(pooled.shape[2:], num_classes, hidden, dropout)
         logits, deltas = heads(pooled)
         nms = nms or {}
-        found = detect(proposals, logits, deltas, size, NonMaxSuppression(**nms))
+        scores = ops.softmax(logits)[..., :-1]
+        found = detect(proposals, scores, deltas, size, NonMaxSuppression(**nms))
         super().__init__(
             images,
             {

@@ -1,14 +1,15 @@
-"""What detectors that look at regions of a feature map share: head, losses, detections."""
+"""What detectors that classify regions share: head, losses, proposals, detections."""
 
 import math
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from cvlib import boxes as box_ops
 from cvlib.layers import RoIAlign, RoIPooling, SpatialPyramidPooling
 from cvlib.losses import mean_where, smooth_l1
-from cvlib.models.system import System
+from cvlib.models.system import System, as_images
 from cvlib.targets import forgiven, match, sample
 
 
@@ -52,8 +53,31 @@ class RegionDetector(System):
 
     def _region_losses(self, y, outputs):
         """`classification` and `box`, of a sample of the proposals and of the objects' boxes."""
+        drawn = self._draw_regions(y, outputs["proposals"])
+        positive, valid = drawn["positive"], drawn["valid"]
+        pooled = self.pooling(outputs["features"], drawn["regions"])
+        logits, deltas = self.heads(pooled, training=self._training)
+        classification = keras.losses.sparse_categorical_crossentropy(
+            drawn["labels"], logits, from_logits=True
+        )
+        of_class = ops.where(positive, drawn["labels"], 0)[..., None, None]
+        deltas = ops.take_along_axis(deltas, of_class, axis=2)[:, :, 0]
+        errors = 4 * smooth_l1(box_ops.encode(drawn["objects"], drawn["regions"]), deltas)
+        return {
+            "classification": mean_where(valid, classification),
+            # Over all regions, as the other loss: a region weighs the same in both.
+            "box": mean_where(valid, ops.where(positive, errors, 0.0)),
+        }
+
+    def _draw_regions(self, y, proposals):
+        """What the heads learn from: a sample of the proposals and of the objects' boxes.
+
+        Returns:
+            A dict of (B, num_regions): `regions` (..., 4); `labels`, C of background; `valid`,
+            whether there is a region at all; `positive`; `objects` (..., 4), what they answer for.
+        """
         objects, labels = ops.cast(y["boxes"], "float32"), y["labels"]
-        regions = ops.concatenate([outputs["proposals"], objects], axis=1)
+        regions = ops.concatenate([proposals, objects], axis=1)
         found = match(
             regions,
             objects,
@@ -64,26 +88,15 @@ class RegionDetector(System):
             ignored=forgiven(y),
         )
         drawn = self._draw(found, self._num_regions, 0.25)
-        positive, valid = drawn["positive"], drawn["valid"]
         regions = ops.take_along_axis(regions, drawn["place"][..., None], axis=1)
-        # Where none was drawn there may be NaN, which the head would make of all its gradients.
-        regions = ops.where(valid[..., None], regions, 0.0)
         labels = ops.take_along_axis(labels, drawn["object"], axis=1)
-        labels = ops.where(positive, labels, self._config["num_classes"])
-        objects = ops.take_along_axis(objects, drawn["object"][..., None], axis=1)
-
-        pooled = self.pooling(outputs["features"], regions)
-        logits, deltas = self.heads(pooled, training=self._training)
-        classification = keras.losses.sparse_categorical_crossentropy(
-            labels, logits, from_logits=True
-        )
-        of_class = ops.where(positive, labels, 0)[..., None, None]
-        deltas = ops.take_along_axis(deltas, of_class, axis=2)[:, :, 0]
-        errors = 4 * smooth_l1(box_ops.encode(objects, regions), deltas)
         return {
-            "classification": mean_where(valid, classification),
-            # Over all regions, as the other loss: a region weighs the same in both.
-            "box": mean_where(valid, ops.where(positive, errors, 0.0)),
+            # Where none was drawn there may be NaN, which the head would make of all its gradients.
+            "regions": ops.where(drawn["valid"][..., None], regions, 0.0),
+            "labels": ops.where(drawn["positive"], labels, self._config["num_classes"]),
+            "objects": ops.take_along_axis(objects, drawn["object"][..., None], axis=1),
+            "valid": drawn["valid"],
+            "positive": drawn["positive"],
         }
 
     def _draw(self, found, count, positive_fraction):
@@ -101,6 +114,34 @@ class RegionDetector(System):
             "positive": valid & (ops.take_along_axis(found["state"], place, axis=1) == 1),
             "object": ops.take_along_axis(found["index"], place, axis=1),
         }
+
+
+class ProposalDetector(RegionDetector):
+    """A region detector that is given its proposals: `{"images": ..., "proposals": (B, R, 4)}`."""
+
+    def predict(self, images, proposals, batch_size=8, verbose=0):
+        """Detections in images, among their proposals.
+
+        Args:
+            images: as in `System.predict`.
+            proposals: for each image its boxes (N, 4) xyxy, in its pixels, or its `Proposals`, the
+                best first; those after `max_proposals` are left out.
+
+        Returns:
+            `Detections`, as `System.predict` does.
+
+        Raises:
+            ValueError: there are not as many proposals as images, or they are no boxes.
+        """
+        images = as_images(images)
+        if len(proposals) != len(images):
+            raise ValueError(f"there are {len(proposals)} proposals for {len(images)} images.")
+        padded = np.full((len(images), self._config["max_proposals"], 4), -1, np.float32)
+        for row, found in zip(padded, proposals, strict=True):
+            boxes = np.asarray(getattr(found, "boxes", found), np.float32)[: len(row)]
+            if len(boxes):
+                row[: len(boxes)] = boxes
+        return super().predict(images, batch_size, verbose=verbose, proposals=padded)
 
 
 def region_pooling(kind, size, stride):
@@ -156,10 +197,26 @@ def normal(stddev):
     return keras.initializers.RandomNormal(stddev=stddev)
 
 
-def detect(proposals, logits, deltas, size, nms):
-    """Detections in images of `size`, by `nms`, of what the head says of the proposals."""
-    boxes = box_ops.clip(box_ops.decode(deltas, proposals[:, :, None]), *size)
-    scores = ops.softmax(logits)[..., :-1]
+def inside(proposals, size):
+    """The proposals clipped to images of `size`; without area where they are not finite."""
+    finite = ops.all(ops.isfinite(proposals), axis=-1, keepdims=True)
+    return box_ops.clip(ops.where(finite, proposals, 0.0), *size)
+
+
+def detect(proposals, scores, deltas, size, nms):
+    """Detections in images of `size`, by `nms`, of what the head says of the proposals.
+
+    Args:
+        proposals: (B, R, 4), inside the images.
+        scores: (B, R, C) in 0..1.
+        deltas: (B, R, C, 4), or None if the boxes stay as proposed.
+        size: (height, width).
+        nms: `NonMaxSuppression`.
+    """
+    boxes = proposals[:, :, None]
+    if deltas is not None:
+        boxes = box_ops.clip(box_ops.decode(deltas, boxes), *size)
     # Proposals that are padding, or not finite, stay without area.
-    found = nms(boxes, ops.where(box_ops.area(boxes) > 0, scores, -1.0))
+    scores = ops.where(box_ops.area(boxes) > 0, scores, -1.0)
+    found = nms(proposals if deltas is None else boxes, scores)
     return {key: found[key] for key in System.detections}

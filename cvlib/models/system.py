@@ -1,5 +1,6 @@
 """What every Keras system of the course shares: the verbs `fit`, `predict`, `save`, `load`."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -24,6 +25,18 @@ def jit_compile():
     import tensorflow as tf
 
     return "auto" if tf.config.list_physical_devices("GPU") else False
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """A name beside `path` to write to, which becomes `path` once the block has succeeded."""
+    # Keras looks at how a name ends.
+    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class Detections(dict):
@@ -222,13 +235,8 @@ class System(keras.Model):
             filepath: name of the file, `.keras`. What is there is replaced.
             **kwargs: as in `keras.Model.save`.
         """
-        path = Path(filepath)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-        try:
+        with whole_file(Path(filepath)) as temporary:
             super().save(temporary, **kwargs)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path):

@@ -6,6 +6,7 @@ import pytest
 
 from cvlib.models import (
     FCN,
+    RCNN,
     YOLO,
     FasterRCNN,
     FastRCNN,
@@ -78,12 +79,17 @@ def test_overfeat(tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_fast_rcnn(tmp_path):
-    images, y = batch()
+def proposed(y):
+    """Six proposals an image: the objects moved a little, boxes anywhere, and one of padding."""
     corner, side = np.random.default_rng(1).uniform(0, 30, (2, 2, 6, 2))
     proposals = np.concatenate([corner, corner + 4 + side], axis=-1).astype("float32")
     proposals[:, :2], proposals[:, -1] = y["boxes"] + 1, -1
+    return proposals
+
+
+@pytest.mark.slow
+def test_fast_rcnn(tmp_path):
+    images, y = batch()
     arguments = {
         "num_classes": 2,
         "size": SIZE,
@@ -100,9 +106,37 @@ def test_fast_rcnn(tmp_path):
     run_system_test(
         FastRCNN,
         {"backbone": backbone("tiny"), **arguments},
-        {"images": images, "proposals": proposals},
+        {"images": images, "proposals": proposed(y)},
         y,
         tmp_path,
+    )
+
+
+@pytest.mark.slow
+def test_rcnn(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "max_proposals": 6,
+        "crop_size": 32,
+        "context": 12,
+        "feature_map": "stride16",
+        "hidden": 16,
+        "dropout": 0.25,
+        "features": "pool",
+        "scores": "svm",
+        "box_regression": True,
+        "nms": {"iou_threshold": 0.4, "confidence_threshold": 0.0, "max_detections": 9},
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        RCNN,
+        {"backbone": backbone("tiny"), **arguments},
+        {"images": images, "proposals": proposed(y)},
+        y,
+        tmp_path,
+        not_saved=("network",),
     )
 
 
