@@ -17,6 +17,7 @@ from collections import Counter
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
@@ -445,6 +446,29 @@ def draw_heat_map(axes, values, box):
     style = {"vmin": 0, "vmax": 1, "cmap": "viridis", "alpha": 0.7, "interpolation": "nearest"}
     axes.imshow(values, extent=(x1, x2, y2, y1), **style)
     axes.axis(limits)
+
+
+def draw_glyphs(axes, histograms, brightest=None):
+    """Histograms of directions as stars of strokes along the edges, on black.
+
+    Args:
+        axes: where to draw; its coordinates are cells.
+        histograms: (rows, columns, bins) over 180 degrees, not negative.
+        brightest: the value of a white stroke; the largest by default.
+    """
+    rows, columns, bins = histograms.shape
+    # An edge runs across its gradient.
+    angle = (np.arange(bins) + 0.5) * np.pi / bins + np.pi / 2
+    stroke = 0.45 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    centre = np.indices((rows, columns))[::-1].transpose(1, 2, 0)[:, :, None] + 0.5
+    ends = np.stack([centre - stroke, centre + stroke], axis=-2).reshape(-1, 2, 2)
+    values = histograms.ravel()
+    order = np.argsort(values)  # the brightest are drawn over the others
+    lines = LineCollection(ends[order], array=values[order], cmap="gray", linewidth=1)
+    lines.set_clim(0, brightest or values.max() or 1)
+    axes.add_collection(lines)
+    axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal", xticks=[], yticks=[])
+    axes.set_facecolor("black")
 
 
 def draw_keypoints(axes, keypoints, limbs=(), truth=False):

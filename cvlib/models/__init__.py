@@ -4,6 +4,7 @@ from cvlib.models.backbone import backbone
 from cvlib.models.fast_rcnn import FastRCNN
 from cvlib.models.faster_rcnn import FasterRCNN
 from cvlib.models.fcn import FCN
+from cvlib.models.hog_detector import HOGDetector
 from cvlib.models.localizer import Localizer
 from cvlib.models.overfeat import OverFeat
 from cvlib.models.patch_segmenter import PatchSegmenter
@@ -17,6 +18,7 @@ __all__ = [
     "YOLO",
     "FastRCNN",
     "FasterRCNN",
+    "HOGDetector",
     "Localizer",
     "OverFeat",
     "PatchSegmenter",

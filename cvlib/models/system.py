@@ -52,9 +52,10 @@ class System(keras.Model):
 
     Decoding is part of the network, so everything between image and detections is one compiled
     graph. A subclass builds its network from its arguments, gives inputs and outputs to
-    `System.__init__`, keeps its backbone in `backbone`, its other arguments in `_config`, to be
-    saved, and its parts in `_parts`, for timing. It names its detections' keys in `detections` and
-    its losses in `loss_names`, and implements `compute_losses`.
+    `System.__init__`, keeps its backbone, if it has one, in `backbone`, its other
+    arguments in `_config`, to be saved, and its parts in `_parts`, for timing. It names its
+    detections' keys in `detections` and its losses in `loss_names`, and implements
+    `compute_losses`.
 
     Args:
         inputs, outputs: symbolic tensors, as those of a functional `keras.Model`. The inputs are
@@ -68,6 +69,7 @@ class System(keras.Model):
 
     detections = ("boxes", "confidence", "labels", "num_detections")
     loss_names = ("loss",)
+    backbone = None
 
     def __init__(self, inputs=None, outputs=None, classes=(), **kwargs):
         if inputs is None or outputs is None:
@@ -292,13 +294,17 @@ class System(keras.Model):
         return times
 
     def get_config(self):
-        backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {"backbone": backbone, "name": self.name, "classes": self.classes, **self._config}
+        config = {"name": self.name, "classes": self.classes, **self._config}
+        if self.backbone is not None:
+            config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
+        return config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**{**config, "backbone": backbone})
+        if "backbone" in config:
+            backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+            config = {**config, "backbone": backbone}
+        return cls(**config)
 
 
 def _times(model, inputs, runs, warmup):

@@ -10,6 +10,7 @@ from cvlib.models import (
     YOLO,
     FasterRCNN,
     FastRCNN,
+    HOGDetector,
     Localizer,
     OverFeat,
     PatchSegmenter,
@@ -160,6 +161,24 @@ def test_faster_rcnn(tmp_path):
         "frozen_to": "stride4",
     }
     run_system_test(FasterRCNN, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
+
+
+@pytest.mark.slow
+def test_hog_detector(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "scales": (1, 0.75),
+        "ratios": (0.5, 1.5),
+        "side": 3,
+        "margin": 2,
+        "cell_size": 6,
+        "bins": 6,
+        "signed": True,
+        "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
+    }
+    run_system_test(HOGDetector, arguments, images, y, tmp_path, not_saved=("templates",))
 
 
 @pytest.mark.slow
