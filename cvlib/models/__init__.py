@@ -6,10 +6,12 @@ from cvlib.models.faster_rcnn import FasterRCNN
 from cvlib.models.fcn import FCN
 from cvlib.models.hog_detector import HOGDetector
 from cvlib.models.localizer import Localizer
+from cvlib.models.multi_scale_parser import MultiScaleParser
 from cvlib.models.overfeat import OverFeat
 from cvlib.models.patch_segmenter import PatchSegmenter
 from cvlib.models.pose_regressor import PoseRegressor
 from cvlib.models.rcnn import RCNN
+from cvlib.models.recurrent_segmenter import RecurrentSegmenter
 from cvlib.models.yolo import YOLO
 
 __all__ = [
@@ -20,8 +22,10 @@ __all__ = [
     "FasterRCNN",
     "HOGDetector",
     "Localizer",
+    "MultiScaleParser",
     "OverFeat",
     "PatchSegmenter",
     "PoseRegressor",
+    "RecurrentSegmenter",
     "backbone",
 ]

@@ -12,9 +12,11 @@ from cvlib.models import (
     FastRCNN,
     HOGDetector,
     Localizer,
+    MultiScaleParser,
     OverFeat,
     PatchSegmenter,
     PoseRegressor,
+    RecurrentSegmenter,
     backbone,
 )
 from cvlib.models.system import System
@@ -243,6 +245,44 @@ def test_patch_segmenter(tmp_path):
         y,
         tmp_path,
         not_saved=("classifier",),
+    )
+
+
+@pytest.mark.slow
+def test_multi_scale_parser(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 3,
+        "size": SIZE,
+        "levels": 2,
+        "feature_map": "stride4",
+        "hidden": 16,
+        "dropout": 0.25,
+        "frozen_to": "stride2",
+    }
+    trunk = backbone("tiny")
+    run_system_test(MultiScaleParser, {"backbone": trunk, **arguments}, images, y, tmp_path)
+
+
+@pytest.mark.slow
+def test_recurrent_segmenter(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 3,
+        "size": SIZE,
+        "iterations": 2,
+        "feature_map": "stride8",
+        "kernel": 3,
+        "hidden": 16,
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        RecurrentSegmenter,
+        {"backbone": backbone("tiny"), **arguments},
+        images,
+        y,
+        tmp_path,
+        not_saved=("network",),
     )
 
 
