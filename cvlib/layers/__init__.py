@@ -11,6 +11,7 @@ from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
 from cvlib.layers.hog import HOG
 from cvlib.layers.image_pyramid import ImagePyramid
+from cvlib.layers.mask_pooling import MaskPooling
 from cvlib.layers.non_max_suppression import NonMaxSuppression
 from cvlib.layers.pad_to_multiple import PadToMultiple
 from cvlib.layers.roi_align import RoIAlign
@@ -31,6 +32,7 @@ __all__ = [
     "DenseToConv",
     "ImagePyramid",
     "InterleaveOffsets",
+    "MaskPooling",
     "NonMaxSuppression",
     "PadToMultiple",
     "RPNHead",
