@@ -43,7 +43,7 @@ class MaskPooling(keras.layers.Layer):
             rows, columns = map(self._weights, cells, ops.shape(masks)[2:])
             masks = ops.matmul(ops.matmul(rows, masks), ops.transpose(columns))
             features = features * masks[..., None]
-        covered = [cell // side for cell, side in zip(cells, self.size, strict=True)]
+        covered = tuple(cell // side for cell, side in zip(cells, self.size, strict=True))
         flat = ops.reshape(features, (-1, *cells, channels))
         pooled = ops.max_pool(flat, covered, covered)
         return ops.reshape(pooled, (batch, regions, *self.size, channels))

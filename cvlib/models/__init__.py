@@ -7,6 +7,7 @@ from cvlib.models.fcn import FCN
 from cvlib.models.hog_detector import HOGDetector
 from cvlib.models.localizer import Localizer
 from cvlib.models.multi_scale_parser import MultiScaleParser
+from cvlib.models.multi_task_cascade import MultiTaskCascade
 from cvlib.models.overfeat import OverFeat
 from cvlib.models.patch_segmenter import PatchSegmenter
 from cvlib.models.pose_regressor import PoseRegressor
@@ -23,6 +24,7 @@ __all__ = [
     "HOGDetector",
     "Localizer",
     "MultiScaleParser",
+    "MultiTaskCascade",
     "OverFeat",
     "PatchSegmenter",
     "PoseRegressor",

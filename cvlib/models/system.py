@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
+from cvlib import masks
 from cvlib.data.augment import MEAN_COLOR, letterbox, render, view_geometry
 from cvlib.data.sample import read_image
 
@@ -169,7 +170,8 @@ class System(keras.Model):
         Returns:
             `Detections`, a dict of NumPy arrays, in pixels of the given images: `boxes` (B, N, 4)
             xyxy, `confidence` (B, N) in 0..1, `labels` (B, N), -1 where padded, `num_detections`
-            (B,). Or `segmentation` (B, H, W), the class of each pixel, as a list where the images
+            (B,), and of instances `masks` (B, N, M, M), probabilities in the frames of the boxes.
+            Or `segmentation` (B, H, W), the class of each pixel, as a list where the images
             differ in size. Its attribute `classes` names the classes.
 
         Raises:
@@ -369,8 +371,12 @@ def _mapped_back(outputs, scale, offset, shapes):
     mapped = {}
     if "boxes" in outputs:
         limits = np.float32([[width, height, width, height] for height, width, _ in shapes])
-        boxes = np.clip((outputs["boxes"] - offset) / scale, 0, limits[:, None])
-        mapped["boxes"] = np.where(outputs["labels"][..., None] >= 0, boxes, 0)
+        boxes = (outputs["boxes"] - offset) / scale
+        shown = np.clip(boxes, 0, limits[:, None])
+        mapped["boxes"] = np.where(outputs["labels"][..., None] >= 0, shown, 0)
+        if "masks" in outputs:
+            framed = zip(outputs["masks"], boxes, shown, strict=True)
+            mapped["masks"] = np.stack([masks.reframe(*image) for image in framed])
     if "segmentation" in outputs:
         sides = np.float32([[[0, 0, width, height]] for height, width, _ in shapes])
         mapped["segmentation"] = [

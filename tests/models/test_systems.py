@@ -13,6 +13,7 @@ from cvlib.models import (
     HOGDetector,
     Localizer,
     MultiScaleParser,
+    MultiTaskCascade,
     OverFeat,
     PatchSegmenter,
     PoseRegressor,
@@ -38,6 +39,7 @@ def batch(count=2, objects=2, joints=3, seed=0):
         "labels": rng.integers(0, 2, (count, objects)).astype("int32"),
         "keypoints": np.concatenate([keypoints, visible], axis=-1).astype("float32"),
         "segmentation": rng.choice([0, 1, 2, 255], (count, *SIZE)).astype("uint8"),
+        "masks": rng.random((count, objects, 7, 7)).astype("float32"),
     }
 
 
@@ -181,6 +183,32 @@ def test_hog_detector(tmp_path):
         "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
     }
     run_system_test(HOGDetector, arguments, images, y, tmp_path, not_saved=("templates",))
+
+
+@pytest.mark.slow
+def test_multi_task_cascade(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "stages": 5,
+        "sizes": (12, 24),
+        "ratios": (0.5, 1.5),
+        "feature_map": "stride8",
+        "rpn_channels": 16,
+        "pre_nms": 100,
+        "post_nms": 12,
+        "crop_size": 6,
+        "mask_size": 8,
+        "mask_hidden": 16,
+        "hidden": 16,
+        "dropout": 0.25,
+        "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        MultiTaskCascade, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path
+    )
 
 
 @pytest.mark.slow
