@@ -40,6 +40,7 @@ PALETTE = (
 PALE = ("#BBCCEE", "#CCEEFF", "#CCDDAA", "#EEEEBB", "#FFCCCC", "#DDDDDD")
 MARKERS = "osD^vP*X"
 VOID = 255
+CROWD = 50  # masks in a picture; the outlines of more are thin, or they would hide them
 # What detections and samples hold of each object, and of the picture.
 OF_OBJECTS = ("boxes", "labels", "confidence", "masks", "keypoints")
 OF_PICTURES = ("segmentation", "label", "num_detections")
@@ -363,10 +364,10 @@ def draw_masks(axes, masks, labels=None, boxes=None, truth=False):
             canvas[pixels[i]] = (*to_rgb(paints[i]), 0.5)
         _overlay(axes, canvas)
     for i in order:
-        _outline(axes, pixels[i], "white" if truth else paints[i], truth)
+        _outline(axes, pixels[i], "white" if truth else paints[i], truth, len(order) > CROWD)
 
 
-def _outline(axes, mask, paint, truth):
+def _outline(axes, mask, paint, truth, thin):
     """The contour of a mask (H, W), closed at the image's border too."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -374,10 +375,12 @@ def _outline(axes, mask, paint, truth):
     (top, bottom), (left, right) = ((along[0], along[-1] + 1) for along in (rows, columns))
     padded = np.pad(mask[top:bottom, left:right], 1)
     x, y = np.arange(left - 0.5, right + 1), np.arange(top - 0.5, bottom + 1)
-    line = axes.contour(x, y, padded, [0.5], colors=[paint], linewidths=1)
+    width = 0.5 if thin else 1
+    line = axes.contour(x, y, padded, [0.5], colors=[paint], linewidths=width)
     if truth:
         line.set_linestyle((0, (3, 2)))
-    line.set_path_effects([withStroke(linewidth=2.2, foreground="black" if truth else "white")])
+    halo = "black" if truth else "white"
+    line.set_path_effects([withStroke(linewidth=2.2 * width, foreground=halo)])
 
 
 def draw_segmentation(axes, segmentation, num_classes=VOID):
