@@ -78,6 +78,12 @@ def clip(boxes, height, width):
     return ops.minimum(ops.maximum(ops.cast(boxes, "float32"), 0), limits)
 
 
+def enlarge(boxes, factor):
+    """`xyxy` boxes (..., 4) with the same centres, and sides that are `factor` times as long."""
+    middle, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
+    return ops.concatenate([middle - factor * half, middle + factor * half], axis=-1)
+
+
 def encode(boxes, anchors, scale=(0.1, 0.1, 0.2, 0.2)):
     """What a head must say at anchors so that `decode` gives these boxes.
 

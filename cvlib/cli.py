@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cvlib import masks
 from cvlib.data import DataError, load
 from cvlib.data.augment import Augment, letterbox, view_geometry
 from cvlib.records import write_atomically
 
 GRIDS = (7, 10, 14)  # of YOLO; what a finer one says takes many more weights
+CROWD = 30  # objects in a picture; of more the masks alone are drawn
 SAMPLES = 300  # images that are looked at to choose the size and the anchors or the grid
 
 
@@ -111,6 +113,7 @@ def train(args):
         training,
         args.batch_size,
         size,
+        targets="masks" if "masks" in system.detections else "boxes",
         max_objects=max(1, max(map(len, boxes))),
         augment=augment,
         seed=args.seed,
@@ -147,12 +150,12 @@ def predict(args):
         image = read_image(name)
         found = _each(system.predict([image]))[0]
         shown = found["confidence"] >= args.confidence
-        drawn = {key: found[key][shown] for key in ("boxes", "confidence", "labels")}
+        drawn = {key: values[shown] for key, values in found.items()}
         # Two folders may hold images of one name.
         twin = Path(name).stem in [Path(other).stem for other in args.images[:number]]
         picture = args.out / f"{Path(name).stem}{f'_{number}' if twin else ''}.png"
         draw([{"image": image}], [drawn], system.classes, picture)
-        results += as_coco(name, found, system.classes)
+        results += as_coco(name, found, system.classes, image.shape[:2])
         print(f"{picture}: {shown.sum()} objects.")
     path = args.out / "detections.json"
     write_atomically(path, json.dumps(results, indent=1) + "\n")
@@ -175,6 +178,11 @@ def faster_rcnn(trunk, dataset, size, boxes):
     """A Faster R-CNN with anchors for `boxes`, (N, 4) each, in pixels of images of `size`."""
     from cvlib.models import FasterRCNN
 
+    return FasterRCNN(trunk, len(dataset.classes), size, **anchors(boxes))
+
+
+def anchors(boxes):
+    """`sizes` and `ratios` of anchors for `boxes`, (N, 4) each, and the `feature_map` for them."""
     boxes = np.concatenate(boxes)
     sizes, ratios = choose_anchors(boxes)
     # A cell of the map is at most about half of a small object.
@@ -185,8 +193,24 @@ def faster_rcnn(trunk, dataset, size, boxes):
         f"{', '.join(map(str, ratios))} times their widths, on the map of {feature_map}; "
         f"{100 * covered:.0f} % of the objects have one of nearly their form (IoU of 0.5)."
     )
-    anchors = {"sizes": sizes, "ratios": ratios, "feature_map": feature_map}
-    return FasterRCNN(trunk, len(dataset.classes), size, **anchors)
+    return {"sizes": sizes, "ratios": ratios, "feature_map": feature_map}
+
+
+def cascade(trunk, dataset, size, boxes):
+    """A multi-task cascade for `boxes`, (N, 4) each, in pixels of images of `size`."""
+    from cvlib.models import MultiTaskCascade
+
+    # The fullest image may not be among those that were looked at.
+    room = max(100, round(1.2 * max(map(len, boxes))))
+    print(f"At most {room} objects of an image are found.")
+    return MultiTaskCascade(
+        trunk,
+        len(dataset.classes),
+        size,
+        post_nms=max(300, 2 * room),
+        nms={"max_detections": room},
+        **anchors(boxes),
+    )
 
 
 def yolo(trunk, dataset, size, boxes):
@@ -202,7 +226,7 @@ def yolo(trunk, dataset, size, boxes):
     return YOLO(trunk, len(dataset.classes), size, grid, convolutions=(256, 64))
 
 
-SYSTEMS = {"faster_rcnn": faster_rcnn, "yolo": yolo}
+SYSTEMS = {"faster_rcnn": faster_rcnn, "yolo": yolo, "cascade": cascade}
 
 
 def look(dataset):
@@ -289,6 +313,11 @@ def report(samples, found, classes):
         metric.update_state(samples, found)
         results[name] = metric.result()
         print(f"{name}: {results[name]['mAP']:.3f}")
+    if "masks" in found[0] and "masks" in samples[0]:
+        for threshold in (0.5, 0.7):
+            metric = MeanAveragePrecision(number, "voc2010", "masks", threshold)
+            metric.update_state(samples, found)
+            print(f"mAPr@{threshold}, of masks: {metric.result()['mAP']:.3f}")
     for name, ap in zip(classes, results["mAP@0.5, VOC 2007"]["AP"], strict=True):
         print(f"  {name}: {'no object' if np.isnan(ap) else format(ap, '.3f')}")
     counts = error_breakdown(samples, found, number)["counts"]
@@ -304,17 +333,21 @@ def draw(samples, found, classes, path, columns=1):
 
     surest = [{k: v[d["confidence"] >= 0.5] for k, v in d.items()} for d in found]
     shown = found if columns == 1 else surest
-    figure = plots.show(samples, predictions=shown, classes=classes, columns=columns)
+    # Names beside hundreds of masks would hide them.
+    kinds = ("masks",) if max(len(d["boxes"]) for d in shown) > CROWD else ("masks", "boxes")
+    kinds = kinds if "masks" in shown[0] else None
+    figure = plots.show(samples, kinds, shown, classes, columns=columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200)
     matplotlib.pyplot.close(figure)
 
 
-def as_coco(name, found, classes):
-    """Detections in one image as COCO's results: a dict for each, boxes as x, y, width, height."""
+def as_coco(name, found, classes, size):
+    """Detections in an image of `size` as COCO's results: a dict for each, boxes as x, y, width,
+    height, masks run-length encoded."""
     corner, end = np.split(found["boxes"], 2, axis=-1)
     boxes = np.concatenate([corner, end - corner], axis=-1).round(2).tolist()
-    return [
+    results = [
         {
             "image_id": Path(name).name,
             "category_id": int(label) + 1,
@@ -324,13 +357,18 @@ def as_coco(name, found, classes):
         }
         for box, label, confidence in zip(boxes, found["labels"], found["confidence"], strict=True)
     ]
+    if "masks" in found:
+        pasted = masks.paste(found["masks"], found["boxes"], *size)
+        for result, mask in zip(results, pasted, strict=True):
+            result["segmentation"] = {**mask, "counts": mask["counts"].decode("ascii")}
+    return results
 
 
 def _each(detections):
     """A list of the detections of each image, without padding."""
-    keys = ("boxes", "confidence", "labels")
+    arrays = {key: values for key, values in detections.items() if key != "num_detections"}
     counts = detections["num_detections"]
-    return [{k: detections[k][i][:n] for k in keys} for i, n in enumerate(counts)]
+    return [{k: v[i][:n] for k, v in arrays.items()} for i, n in enumerate(counts)]
 
 
 def _listed(counts):

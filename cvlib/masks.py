@@ -118,11 +118,35 @@ def crop(masks, boxes, size):
     """
     if not len(masks):
         return np.zeros((0, size, size), np.float32)
-    boxes = np.asarray(boxes, np.float64)
+    x, y = _centres(np.asarray(boxes, np.float64), size)
+    return _bilinear(decode(masks), y, x)
+
+
+def reframe(box_masks, boxes, frames):
+    """Box-framed masks in the frames of other boxes, as when these are what an image shows of them.
+
+    Args:
+        box_masks: (N, M, M), in the frames of `boxes`.
+        boxes, frames: (N, 4) `x1, y1, x2, y2`. Masks of boxes without area stay as they are.
+
+    Returns:
+        (N, M, M) float32: the masks at the cells' centres of `frames`, interpolated bilinearly;
+        beyond its box the border of a mask goes on.
+    """
+    size = np.shape(box_masks)[-1]
+    boxes, frames = (np.asarray(x, np.float64) for x in (boxes, frames))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    empty = (sides <= 0).any(axis=1, keepdims=True)
+    relative = (frames - np.tile(boxes[:, :2], 2)) / np.tile(np.where(empty, 1, sides), 2)
+    x, y = _centres(size * np.where(empty, (0, 0, 1, 1), relative), size)
+    return _bilinear(np.asarray(box_masks, np.float32), y, x)
+
+
+def _centres(boxes, size):
+    """x and y, (N, size) each, of the centres of the cells of boxes (N, 4)."""
     cells = (np.arange(size) + 0.5) / size
     corner, extent = boxes[:, :2, None], (boxes[:, 2:] - boxes[:, :2])[:, :, None]
-    x, y = np.moveaxis(corner + extent * cells, 1, 0)
-    return _bilinear(decode(masks), y, x)
+    return np.moveaxis(corner + extent * cells, 1, 0)
 
 
 def paste(box_masks, boxes, height, width, threshold=0.5):

@@ -17,6 +17,7 @@ from collections import Counter
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
@@ -39,6 +40,7 @@ PALETTE = (
 PALE = ("#BBCCEE", "#CCEEFF", "#CCDDAA", "#EEEEBB", "#FFCCCC", "#DDDDDD")
 MARKERS = "osD^vP*X"
 VOID = 255
+CROWD = 50  # masks in a picture; the outlines of more are thin, or they would hide them
 # What detections and samples hold of each object, and of the picture.
 OF_OBJECTS = ("boxes", "labels", "confidence", "masks", "keypoints")
 OF_PICTURES = ("segmentation", "label", "num_detections")
@@ -362,10 +364,10 @@ def draw_masks(axes, masks, labels=None, boxes=None, truth=False):
             canvas[pixels[i]] = (*to_rgb(paints[i]), 0.5)
         _overlay(axes, canvas)
     for i in order:
-        _outline(axes, pixels[i], "white" if truth else paints[i], truth)
+        _outline(axes, pixels[i], "white" if truth else paints[i], truth, len(order) > CROWD)
 
 
-def _outline(axes, mask, paint, truth):
+def _outline(axes, mask, paint, truth, thin):
     """The contour of a mask (H, W), closed at the image's border too."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -373,10 +375,12 @@ def _outline(axes, mask, paint, truth):
     (top, bottom), (left, right) = ((along[0], along[-1] + 1) for along in (rows, columns))
     padded = np.pad(mask[top:bottom, left:right], 1)
     x, y = np.arange(left - 0.5, right + 1), np.arange(top - 0.5, bottom + 1)
-    line = axes.contour(x, y, padded, [0.5], colors=[paint], linewidths=1)
+    width = 0.5 if thin else 1
+    line = axes.contour(x, y, padded, [0.5], colors=[paint], linewidths=width)
     if truth:
         line.set_linestyle((0, (3, 2)))
-    line.set_path_effects([withStroke(linewidth=2.2, foreground="black" if truth else "white")])
+    halo = "black" if truth else "white"
+    line.set_path_effects([withStroke(linewidth=2.2 * width, foreground=halo)])
 
 
 def draw_segmentation(axes, segmentation, num_classes=VOID):
@@ -445,6 +449,29 @@ def draw_heat_map(axes, values, box):
     style = {"vmin": 0, "vmax": 1, "cmap": "viridis", "alpha": 0.7, "interpolation": "nearest"}
     axes.imshow(values, extent=(x1, x2, y2, y1), **style)
     axes.axis(limits)
+
+
+def draw_glyphs(axes, histograms, brightest=None):
+    """Histograms of directions as stars of strokes along the edges, on black.
+
+    Args:
+        axes: where to draw; its coordinates are cells.
+        histograms: (rows, columns, bins) over 180 degrees, not negative.
+        brightest: the value of a white stroke; the largest by default.
+    """
+    rows, columns, bins = histograms.shape
+    # An edge runs across its gradient.
+    angle = (np.arange(bins) + 0.5) * np.pi / bins + np.pi / 2
+    stroke = 0.45 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    centre = np.indices((rows, columns))[::-1].transpose(1, 2, 0)[:, :, None] + 0.5
+    ends = np.stack([centre - stroke, centre + stroke], axis=-2).reshape(-1, 2, 2)
+    values = histograms.ravel()
+    order = np.argsort(values)  # the brightest are drawn over the others
+    lines = LineCollection(ends[order], array=values[order], cmap="gray", linewidth=1)
+    lines.set_clim(0, brightest or values.max() or 1)
+    axes.add_collection(lines)
+    axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal", xticks=[], yticks=[])
+    axes.set_facecolor("black")
 
 
 def draw_keypoints(axes, keypoints, limbs=(), truth=False):

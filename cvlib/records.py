@@ -163,6 +163,27 @@ def write_atomically(path, content, replace=True):
         raise
 
 
+def keep_settings(folder, settings, things):
+    """Says in the folder's `settings.json` what `settings`, a dict, made the `things` there.
+
+    Raises:
+        ValueError: what is there was made with others.
+    """
+    path = Path(folder) / "settings.json"
+    remove_leftovers(folder)
+    if not path.exists():
+        with contextlib.suppress(FileExistsError):  # Another process was faster.
+            write_atomically(path, json.dumps(settings), replace=False)
+    before, now = json.loads(path.read_text("utf-8")), json.loads(json.dumps(settings))
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if keys:
+        before, now = (json.dumps({key: known.get(key) for key in keys}) for known in (before, now))
+        raise ValueError(
+            f"{folder}: the {things} there were made with {before}, not with {now}: "
+            "name another folder."
+        )
+
+
 def _move_to_new(temporary, path):
     try:
         os.link(temporary, path)

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from cvlib.boxes import area, covered, iou
+from cvlib.layers.crop_and_resize import bilinear, centres
 
 TIE = 1e-4  # IoUs closer than this share are equal: the same boxes elsewhere differ by rounding
 
@@ -180,6 +181,51 @@ def in_cells(boxes, labels, grid, height, width, ignored=None):
         "labels": ops.where(has_object, ops.take_along_axis(labels, largest, axis=1), -1),
         "ignored": touched & ~has_object,
     }
+
+
+def masks_in(regions, boxes, masks, size):
+    """The masks of objects in the frames of regions that answer for them.
+
+    Args:
+        regions: (B, R, 4) xyxy.
+        boxes: (B, R, 4), of the object that each region answers for.
+        masks: (B, R, M, M) of these objects, in the frames of `boxes`.
+        size: cells on a side.
+
+    Returns:
+        (B, R, size, size) booleans: whether the mask, interpolated bilinearly at a cell's centre,
+        is at least a half. It is false outside the object's box, and everywhere for boxes without
+        area, of NaN or infinite. No gradient passes.
+
+    Source: Dai et al. 2016 (Multi-task Network Cascades), section 3.2; `intersect_mask` of the
+    authors' release.
+    """
+    regions = ops.stop_gradient(ops.cast(regions, "float32"))
+    boxes = ops.cast(boxes, "float32")
+    boxes = ops.where(_has_area(boxes)[..., None], boxes, np.float32([0, 0, 1, 1]))
+    corner, sides = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
+    pixels = masks.shape[-1]
+    start, end = (pixels * (x - corner) / sides for x in (regions[..., :2], regions[..., 2:]))
+    columns, rows = (bilinear(centres(start[..., i], end[..., i], size), pixels) for i in (0, 1))
+    masks = ops.cast(masks, "float32")
+    return ops.matmul(ops.matmul(rows, masks), ops.swapaxes(columns, -1, -2)) >= 0.5
+
+
+def masks_iou(masks, targets, regions, areas):
+    """IoU (B, R) of predicted masks with the objects that their regions answer for.
+
+    Args:
+        masks: (B, R, M, M) booleans, in the frames of the regions.
+        targets: (B, R, M, M) booleans, of `masks_in`.
+        regions: (B, R, 4) xyxy.
+        areas: (B, R) of the objects' masks, whose parts outside of their regions are missed.
+    """
+    both, predicted = (
+        ops.mean(ops.cast(x, "float32"), axis=(2, 3)) * area(regions)
+        for x in (ops.logical_and(masks, targets), masks)
+    )
+    union = predicted + areas - both
+    return ops.where(union > 0, both / ops.where(union > 0, union, 1.0), 0.0)
 
 
 def _check_room(boxes):

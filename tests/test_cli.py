@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cvlib import masks
 from cvlib.cli import centred_iou, choose_anchors, choose_grid, image_size, main, resized
 
 
@@ -26,6 +27,57 @@ def folder(tmp_path):
         Image.fromarray(image).save(folder / f"{i}.png")
         (folder / f"{i}.xml").write_text(f"<annotation>{objects}</annotation>")
     return folder
+
+
+@pytest.fixture
+def discs(tmp_path):
+    """COCO's JSON: one kind of object, whose masks are run-length encoded."""
+    rng = np.random.default_rng(0)
+    images, objects = [], []
+    for i in range(12):
+        image = np.full((64, 96, 3), 100, np.uint8)
+        row, column = np.mgrid[:64, :96]
+        x, y, side = *rng.integers(0, 30, 2), rng.integers(16, 32)
+        disc = np.hypot(row - y - side / 2, column - x - side / 2) < side / 2
+        image[disc] = 255
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 96})
+        mask = masks.encode(disc)
+        box = masks.to_boxes([mask])[0].tolist()
+        objects.append(
+            {
+                "id": i,
+                "image_id": i,
+                "category_id": 1,
+                "iscrowd": 0,
+                "bbox": [*box[:2], box[2] - box[0], box[3] - box[1]],
+                "area": float(disc.sum()),
+                "segmentation": {**mask, "counts": mask["counts"].decode()},
+            }
+        )
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "disc"}]}
+    (tmp_path / "discs.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:coco")  # That it draws the split is said in a warning.
+def test_instances_from_coco_to_coco(discs, tmp_path, capsys):
+    out, data = tmp_path / "model.keras", f"coco:{discs / 'discs.json'}"
+    command = ["train", "cascade", "--data", data, "--out", str(out), "--backbone", "tiny"]
+    assert main([*command, "--epochs", "1", "--batch-size", "4", "--validation", "test"]) == 0
+    said = capsys.readouterr().out
+    assert "At most 100 objects" in said and "mAPr@0.7, of masks" in said
+    assert main(["predict", str(out), str(discs / "0.png"), "--out", str(tmp_path / "found")]) == 0
+    results = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert results
+    for result in results:
+        x, y, width, height = result["bbox"]
+        (inner,) = masks.to_boxes([result["segmentation"]])
+        assert result["segmentation"]["size"] == [64, 96] and result["category"] == "disc"
+        if inner.any():
+            assert (inner[:2] >= [x - 1, y - 1]).all()
+            assert (inner[2:] <= [x + width + 1, y + height + 1]).all()
 
 
 @pytest.mark.slow

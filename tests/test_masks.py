@@ -158,3 +158,20 @@ def test_paste_inverts_crop():
 def test_paste_beside_the_image_is_empty():
     pasted = masks.paste(np.ones((1, 3, 3)), [[20, 1, 25, 4]], 10, 12)
     assert coco.area(pasted)[0] == 0
+
+
+def test_a_mask_in_the_frame_of_a_part_of_its_box():
+    box, part = np.float32([[2, 1, 10, 9]]), np.float32([[2, 3, 8, 9]])
+    ramp = np.add(*np.mgrid[:8, :8] * [[[10]], [[1]]])[None].astype(np.float32)
+    found = masks.reframe(ramp, box, part)
+    cells = (np.arange(8) + 0.5) * 6 / 8 - 0.5
+    expected = np.clip(2 + cells, 0, 7)[:, None] * 10 + np.clip(cells, 0, 7)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(masks.reframe(ramp, box, box), ramp, rtol=1e-5)
+
+
+def test_no_masks_and_boxes_without_area_are_reframed():
+    assert masks.reframe(np.zeros((0, 7, 7)), np.zeros((0, 4)), np.zeros((0, 4))).shape == (0, 7, 7)
+    empty = np.zeros((1, 4))
+    found = masks.reframe(np.full((1, 7, 7), 0.25), empty, empty)
+    np.testing.assert_allclose(found, 0.25)

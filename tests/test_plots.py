@@ -357,6 +357,19 @@ def test_a_heat_map_covers_its_part_of_the_image_alone():
     assert axes.get_xlim() == (0, 60) and axes.get_ylim() == (40, 0)
 
 
+def test_glyphs_run_along_edges():
+    histograms = np.zeros((2, 3, 4))
+    histograms[1, 2, 0] = 0.5  # a gradient of 22.5 degrees
+    _, (axes,) = plots.panels()
+    plots.draw_glyphs(axes, histograms, brightest=1)
+    (lines,) = axes.collections
+    (x1, y1), (x2, y2) = lines.get_segments()[-1]
+    assert np.isclose(np.degrees(np.arctan2(y2 - y1, x2 - x1)) % 180, 112.5)
+    assert np.allclose(((x1 + x2) / 2, (y1 + y2) / 2), (2.5, 1.5))
+    assert lines.get_array()[-1] == 0.5 and lines.get_clim() == (0, 1)
+    assert axes.get_xlim() == (0, 3) and axes.get_ylim() == (2, 0)
+
+
 def test_joints_outside_of_the_picture_leave_it_as_large_as_it_is():
     outside = np.array([[[4, 4, 2], [40, 90, 2]]])
     picture = {"image": np.zeros((16, 24, 3)), "keypoints": outside}

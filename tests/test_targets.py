@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cvlib.targets import in_cells, left_to_right, match, sample
+from cvlib.targets import in_cells, left_to_right, masks_in, masks_iou, match, sample
 
 
 def test_left_to_right_orders_by_centre_and_puts_padding_last():
@@ -251,3 +251,35 @@ def test_in_a_compiled_training_step():
     model.fit(np.ones((3, 50, 1), "float32"), boxes, batch_size=3, epochs=2, verbose=0)
     assert (model.get_weights()[0] != before).all()
     assert ops.convert_to_numpy(model.seed.state).tolist() != [0, 0]
+
+
+def test_masks_in_their_own_boxes_are_the_same_and_elsewhere_what_is_there():
+    mask = np.zeros((1, 1, 8, 8), "float32")
+    mask[0, 0, :, 4:] = 1  # the right half
+    box = np.float32([[[10, 20, 26, 28]]])
+
+    def seen(region):
+        return ops.convert_to_numpy(masks_in(np.float32([[region]]), box, mask, 4))[0, 0]
+
+    np.testing.assert_array_equal(seen([10, 20, 26, 28]), [[0, 0, 1, 1]] * 4)
+    np.testing.assert_array_equal(seen([18, 20, 34, 28]), [[1, 1, 0, 0]] * 4)
+    # From 8 pixels above, and twice as wide.
+    expected = [[0] * 4, [0] * 4, [0, 1, 0, 0], [0, 1, 0, 0]]
+    np.testing.assert_array_equal(seen([10, 12, 42, 28]), expected)
+    assert not seen([100, 100, 120, 120]).any() and not seen([12, 21, 12, 21]).any()
+
+
+@pytest.mark.parametrize("box", [[5, 5, 5, 9], [np.nan] * 4, [-1] * 4])
+def test_masks_of_boxes_without_area_are_nowhere(box):
+    masks = np.ones((1, 1, 8, 8), "float32")
+    found = masks_in(np.float32([[[10, 10, 20, 20]]]), np.float32([[box]]), masks, 4)
+    assert not ops.convert_to_numpy(found).any()
+
+
+def test_iou_of_masks_counts_what_lies_outside_the_region():
+    # 100 pixels of region: 50 are predicted, of 40 that are the object, which has 60 in all.
+    masks, targets = np.zeros((2, 1, 2, 10, 10), bool)
+    masks[0, 0, :5], targets[0, 0, 2:6] = True, True
+    regions = np.float32([[[0, 0, 10, 10], [3, 3, 3, 3]]])
+    found = ops.convert_to_numpy(masks_iou(masks, targets, regions, np.float32([[60, 0]])))
+    np.testing.assert_allclose(found, [[30 / (50 + 60 - 30), 0]], rtol=1e-6)

@@ -9,6 +9,9 @@ from cvlib.layers.bilinear_upsampling import BilinearUpsampling, bilinear_kernel
 from cvlib.layers.box_merging import BoxMerging
 from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
+from cvlib.layers.hog import HOG
+from cvlib.layers.image_pyramid import ImagePyramid
+from cvlib.layers.mask_pooling import MaskPooling
 from cvlib.layers.non_max_suppression import NonMaxSuppression
 from cvlib.layers.pad_to_multiple import PadToMultiple
 from cvlib.layers.roi_align import RoIAlign
@@ -21,12 +24,15 @@ from cvlib.layers.spatial_pyramid_pooling import SpatialPyramidPooling
 from cvlib.layers.yolo_head import YOLOHead
 
 __all__ = [
+    "HOG",
     "AnchorGrid",
     "BilinearUpsampling",
     "BoxMerging",
     "CropAndResize",
     "DenseToConv",
+    "ImagePyramid",
     "InterleaveOffsets",
+    "MaskPooling",
     "NonMaxSuppression",
     "PadToMultiple",
     "RPNHead",

@@ -66,4 +66,5 @@ def bilinear(places, pixels):
 def resample(images, rows, columns):
     """Samples (B, R, i, j, C) of images (B, H, W, C): weights (B, R, i, H), then (B, R, j, W)."""
     rows, columns = (ops.cast(weights, images.dtype) for weights in (rows, columns))
-    return ops.einsum("brjw,briwc->brijc", columns, ops.einsum("brih,bhwc->briwc", rows, images))
+    # One product for each row, of which no side must be transposed.
+    return ops.matmul(columns[:, :, None], ops.einsum("brih,bhwc->briwc", rows, images))

@@ -14,6 +14,7 @@ _HOME = {
     "PCK": "pose",
     "PCP": "pose",
     "ProposalRecall": "proposal_recall",
+    "edge_distance": "segmentation",
     "error_breakdown": "errors",
 }
 __all__ = sorted(_HOME)

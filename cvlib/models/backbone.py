@@ -135,6 +135,17 @@ def freeze(backbone, up_to=None):
     return trained
 
 
+def fix_normalisation(trunk):
+    """Batch normalisation stays as it is, in training too, with the means that it has learned.
+
+    A trunk that is applied to pictures of several scales would learn means of all of them together,
+    which fit none.
+    """
+    for layer in trunk.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+
+
 def trunk_up_to(backbone, feature_map, frozen_to):
     """The backbone without what is deeper than a map, and the layers of it that may be trained.
 

@@ -4,20 +4,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from cvlib import boxes as box_ops
 from cvlib.layers import NonMaxSuppression
 from cvlib.models.backbone import map_stride, trunk_up_to
 from cvlib.models.region_detector import (
-    RegionDetector,
+    ProposalDetector,
     detect,
+    inside,
     region_heads,
     region_pooling,
 )
-from cvlib.models.system import as_images
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
-class FastRCNN(RegionDetector):
+class FastRCNN(ProposalDetector):
     """A detector that is given where to look, and looks at all of it in one pass.
 
     The trunk runs once for an image. Each proposed box becomes a region of its map, pooled to
@@ -85,13 +84,14 @@ class FastRCNN(RegionDetector):
         given = keras.Input((max_proposals, 4), name="proposals")
         features = backbone(images)[feature_map]
 
-        proposals = _inside(given, size)
+        proposals = inside(given, size)
         pool = region_pooling(pooling, pool_size, map_stride(feature_map))
         pooled = pool(features, proposals)
         heads = region_heads(pooled.shape[2:], num_classes, hidden, dropout, rank)
         logits, deltas = heads(pooled)
         nms = nms or {}
-        found = detect(proposals, logits, deltas, size, NonMaxSuppression(**nms))
+        scores = ops.softmax(logits)[..., :-1]
+        found = detect(proposals, scores, deltas, size, NonMaxSuppression(**nms))
         super().__init__(
             {"images": images, "proposals": given},
             {"features": features, "proposals": proposals, **found},
@@ -120,30 +120,6 @@ class FastRCNN(RegionDetector):
 
     def compute_losses(self, y, outputs):
         return self._region_losses(y, outputs)
-
-    def predict(self, images, proposals, batch_size=8, verbose=0):
-        """Detections in images, among their proposals.
-
-        Args:
-            images: as in `System.predict`.
-            proposals: for each image its boxes (N, 4) xyxy, in its pixels, or its `Proposals`, the
-                best first; those after `max_proposals` are left out.
-
-        Returns:
-            `Detections`, as `System.predict` does.
-
-        Raises:
-            ValueError: there are not as many proposals as images, or they are no boxes.
-        """
-        images = as_images(images)
-        if len(proposals) != len(images):
-            raise ValueError(f"there are {len(proposals)} proposals for {len(images)} images.")
-        padded = np.full((len(images), self._config["max_proposals"], 4), -1, np.float32)
-        for row, found in zip(padded, proposals, strict=True):
-            boxes = np.asarray(getattr(found, "boxes", found), np.float32)[: len(row)]
-            if len(boxes):
-                row[: len(boxes)] = boxes
-        return super().predict(images, batch_size, verbose=verbose, proposals=padded)
 
     def compressed(self, rank):
         """A copy whose fully connected layers are products of two smaller matrices.
@@ -174,9 +150,3 @@ class FastRCNN(RegionDetector):
         for name in ("logits", "deltas"):
             other.heads.get_layer(name).set_weights(self.heads.get_layer(name).get_weights())
         return other
-
-
-def _inside(proposals, size):
-    """The proposals clipped to the image; without area where they are not finite."""
-    finite = ops.all(ops.isfinite(proposals), axis=-1, keepdims=True)
-    return box_ops.clip(ops.where(finite, proposals, 0.0), *size)

@@ -20,8 +20,121 @@ NUM_ANCHORS = 256  # of each image, that the region proposal network learns from
 UNSCALED = (1, 1, 1, 1)  # its deltas are those of the paper's equation 2
 
 
+class ProposingDetector(RegionDetector):
+    """A region detector whose regions are proposed by an RPN of its own, from the same map.
+
+    A subclass takes its proposals from `propose`, keeps them by `_keep`, names in `steps` the parts
+    that each way of training trains, and implements `_region_losses`, of what follows the RPN.
+    """
+
+    # For joint training the authors' configuration, experiments/cfgs/faster_rcnn_end2end.yml of
+    # py-faster-rcnn, sets BG_THRESH_LO to 0, which is 0.1 in Fast R-CNN: what the RPN proposes far
+    # from all objects is background too.
+    background_iou = (0.0, 0.5)
+
+    def compile(self, optimizer="adam", train=None, trunk=True, **kwargs):
+        """Chooses what is trained: one of `steps`, and the trunk or not."""
+        if train not in self.steps:
+            raise ValueError(f"`train` is one of {', '.join(self.steps)}, not {train!r}.")
+        super().compile(optimizer, **kwargs)
+        self._train = self.steps[train]
+        for layer in self._trunk:
+            layer.trainable = trunk
+        for part in {part for parts in self.steps.values() for part in parts}:
+            getattr(self, part).trainable = part in self._train
+
+    def compute_losses(self, y, outputs):
+        losses = dict.fromkeys(self.loss_names, 0.0)
+        if "rpn" in self._train:
+            losses |= self._rpn_losses(y, outputs)
+        if self._train != ("rpn",):
+            losses |= self._region_losses(y, outputs)
+        return losses
+
+    def _rpn_losses(self, y, outputs):
+        objects = ops.cast(y["boxes"], "float32")
+        found = match(
+            self.anchors, objects, y["labels"] >= 0, valid=self._inside, ignored=forgiven(y)
+        )
+        drawn = self._draw(found, NUM_ANCHORS, 0.5)
+        positive, place = drawn["positive"], drawn["place"][..., None]
+        objectness = keras.losses.sparse_categorical_crossentropy(
+            ops.cast(positive, "int32"),
+            ops.take_along_axis(outputs["objectness"], place, axis=1),
+            from_logits=True,
+        )
+        anchors = ops.take(self.anchors, drawn["place"], axis=0)
+        objects = ops.take_along_axis(objects, drawn["object"][..., None], axis=1)
+        deltas = ops.take_along_axis(outputs["anchor_deltas"], place, axis=1)
+        # The authors' sigma is 3.
+        errors = 4 * smooth_l1(box_ops.encode(objects, anchors, UNSCALED), deltas, beta=1 / 9)
+        return {
+            "rpn_objectness": mean_where(drawn["valid"], objectness),
+            "rpn_box": mean_where(drawn["valid"], ops.where(positive, errors, 0.0)),
+        }
+
+    def proposer(self):
+        """The RPN alone, with the weights of this system: its detections are the proposals."""
+        return System(self.input, dict(self._proposals), name="proposer")
+
+    def _keep(self, rpn, features, proposals):
+        """Takes over what `propose` made of `features`; returns its parts, for timing."""
+        self.rpn, self.anchors, self._inside = rpn["head"], rpn["anchors"], rpn["inside"]
+        self._proposals = {key: rpn["detections"][key] for key in System.detections}
+        said = [rpn["objectness"], rpn["deltas"]]
+        return {"rpn": (features, said), "proposals": ([features, *said], proposals)}
+
+
+def propose(features, size, sizes, ratios, stride, channels, pre_nms, post_nms):
+    """A region proposal network over a map, and its proposals.
+
+    Args:
+        features: (B, H, W, C) symbolic.
+        size: (height, width) of the images.
+        sizes, ratios, channels, pre_nms, post_nms: as in `FasterRCNN`.
+        stride: of the map.
+
+    Returns:
+        A dict: `head`, the layer; `anchors` (A, 4); `inside` (A,), which of them lie in the image;
+        and symbolic `objectness` (B, A, 2), `deltas` (B, A, 4), `detections`, those of
+        `NonMaxSuppression`, and `proposals` (B, `post_nms`, 4), their boxes, whose gradient goes
+        on to `deltas`.
+
+    Raises:
+        ValueError: no anchor lies inside the image.
+    """
+    grid = AnchorGrid(sizes, ratios, stride)
+    head = RPNHead(channels, len(sizes) * len(ratios), name="rpn")
+    anchors = ops.convert_to_numpy(grid(ops.zeros((1, *features.shape[1:]))))
+    inside = (anchors >= 0).all(axis=-1) & (anchors <= (*size[::-1], *size[::-1])).all(axis=-1)
+    if not inside.any():
+        raise ValueError(
+            f"No anchor of {tuple(sizes)} lies inside an image of {size[0]}x{size[1]}: "
+            "choose `sizes` like those of the objects."
+        )
+    said = head(features)
+    objectness = layers.Reshape((-1, 2), dtype="float32")(said["objectness"])
+    deltas = layers.Reshape((-1, 4), dtype="float32")(said["deltas"])
+    boxes = box_ops.clip(box_ops.decode(deltas, grid(features), UNSCALED), *size)
+    scores = ops.softmax(objectness)[..., 1:]
+    scores = ops.where(box_ops.area(boxes)[..., None] > 0, scores, -1.0)
+    # No threshold: the head must see the background that the RPN is right about.
+    best = NonMaxSuppression(0.7, 0.0, post_nms, pre_nms, name="proposals")(boxes, scores)
+    # What is kept is no function of the boxes that has a slope; where it lies is.
+    kept = ops.take_along_axis(boxes, ops.maximum(best["indices"], 0)[..., None], axis=1)
+    return {
+        "head": head,
+        "anchors": anchors,
+        "inside": inside,
+        "objectness": objectness,
+        "deltas": deltas,
+        "detections": best,
+        "proposals": ops.where(best["indices"][..., None] >= 0, kept, 0.0),
+    }
+
+
 @keras.saving.register_keras_serializable(package="cvlib")
-class FasterRCNN(RegionDetector):
+class FasterRCNN(ProposingDetector):
     """A detector of two stages in one network: regions are proposed, then classified.
 
     At every cell of the trunk's map lie anchors of several sizes and shapes. A small network, the
@@ -75,10 +188,7 @@ class FasterRCNN(RegionDetector):
     """
 
     loss_names = ("rpn_objectness", "rpn_box", "classification", "box")
-    # For joint training the authors' configuration, experiments/cfgs/faster_rcnn_end2end.yml of
-    # py-faster-rcnn, sets BG_THRESH_LO to 0, which is 0.1 in Fast R-CNN: what the RPN proposes far
-    # from all objects is background too.
-    background_iou = (0.0, 0.5)
+    steps = {"both": ("rpn", "heads"), "rpn": ("rpn",), "heads": ("heads",)}
 
     def __init__(
         self,
@@ -104,51 +214,31 @@ class FasterRCNN(RegionDetector):
         images = keras.Input((*size, 3), name="images")
         features = backbone(images)[feature_map]
 
-        grid = AnchorGrid(sizes, ratios, stride)
-        rpn = RPNHead(rpn_channels, len(sizes) * len(ratios), name="rpn")
-        anchors = ops.convert_to_numpy(grid(ops.zeros((1, *features.shape[1:]))))
-        inside = (anchors >= 0).all(axis=-1) & (anchors <= (*size[::-1], *size[::-1])).all(axis=-1)
-        if not inside.any():
-            raise ValueError(
-                f"No anchor of {tuple(sizes)} lies inside an image of {size[0]}x{size[1]}: "
-                "choose `sizes` like those of the objects."
-            )
-        said = rpn(features)
-        objectness = layers.Reshape((-1, 2), dtype="float32")(said["objectness"])
-        anchor_deltas = layers.Reshape((-1, 4), dtype="float32")(said["deltas"])
-
-        boxes = box_ops.decode(anchor_deltas, grid(features), UNSCALED)
-        boxes = box_ops.clip(boxes, *size)
-        scores = ops.softmax(objectness)[..., 1:]
-        scores = ops.where(box_ops.area(boxes)[..., None] > 0, scores, -1.0)
-        # No threshold: the head must see the background that the RPN is right about.
-        best = NonMaxSuppression(0.7, 0.0, post_nms, pre_nms, name="proposals")(boxes, scores)
-        proposals = best["boxes"]
+        rpn = propose(features, size, sizes, ratios, stride, rpn_channels, pre_nms, post_nms)
+        proposals = rpn["detections"]["boxes"]  # no gradient passes
 
         pool = region_pooling(pooling, pool_size, stride)
         pooled = pool(features, proposals)
         heads = region_heads(pooled.shape[2:], num_classes, hidden, dropout)
         logits, deltas = heads(pooled)
         nms = nms or {}
-        found = detect(proposals, logits, deltas, size, NonMaxSuppression(**nms))
+        scores = ops.softmax(logits)[..., :-1]
+        found = detect(proposals, scores, deltas, size, NonMaxSuppression(**nms))
         super().__init__(
             images,
             {
                 "features": features,
-                "objectness": objectness,
-                "anchor_deltas": anchor_deltas,
+                "objectness": rpn["objectness"],
+                "anchor_deltas": rpn["deltas"],
                 "proposals": proposals,
                 **found,
             },
             **kwargs,
         )
-        self.backbone, self.rpn, self.pooling, self.heads = backbone, rpn, pool, heads
-        self._trunk, self.anchors, self._inside = trunk, anchors, inside
-        self._proposals = {key: best[key] for key in System.detections}
+        self.backbone, self.pooling, self.heads, self._trunk = backbone, pool, heads, trunk
         self._parts = {
             "backbone": (images, features),
-            "rpn": (features, [objectness, anchor_deltas]),
-            "proposals": ([features, objectness, anchor_deltas], self._proposals),
+            **self._keep(rpn, features, proposals),
             "pooling": ([features, proposals], pooled),
             "heads": (pooled, [logits, deltas]),
             "detections": ([proposals, logits, deltas], found),
@@ -187,45 +277,4 @@ class FasterRCNN(RegionDetector):
         Raises:
             ValueError: `train` is none of these.
         """
-        if train not in ("both", "rpn", "heads"):
-            raise ValueError(f"`train` is one of both, rpn, heads, not {train!r}.")
-        super().compile(optimizer, **kwargs)
-        self._train = train
-        for layer in self._trunk:
-            layer.trainable = trunk
-        self.rpn.trainable = train != "heads"
-        self.heads.trainable = train != "rpn"
-
-    def compute_losses(self, y, outputs):
-        losses = dict.fromkeys(self.loss_names, 0.0)
-        if self._train != "heads":
-            losses |= self._rpn_losses(y, outputs)
-        if self._train != "rpn":
-            losses |= self._region_losses(y, outputs)
-        return losses
-
-    def _rpn_losses(self, y, outputs):
-        objects = ops.cast(y["boxes"], "float32")
-        found = match(
-            self.anchors, objects, y["labels"] >= 0, valid=self._inside, ignored=forgiven(y)
-        )
-        drawn = self._draw(found, NUM_ANCHORS, 0.5)
-        positive, place = drawn["positive"], drawn["place"][..., None]
-        objectness = keras.losses.sparse_categorical_crossentropy(
-            ops.cast(positive, "int32"),
-            ops.take_along_axis(outputs["objectness"], place, axis=1),
-            from_logits=True,
-        )
-        anchors = ops.take(self.anchors, drawn["place"], axis=0)
-        objects = ops.take_along_axis(objects, drawn["object"][..., None], axis=1)
-        deltas = ops.take_along_axis(outputs["anchor_deltas"], place, axis=1)
-        # The authors' sigma is 3.
-        errors = 4 * smooth_l1(box_ops.encode(objects, anchors, UNSCALED), deltas, beta=1 / 9)
-        return {
-            "rpn_objectness": mean_where(drawn["valid"], objectness),
-            "rpn_box": mean_where(drawn["valid"], ops.where(positive, errors, 0.0)),
-        }
-
-    def proposer(self):
-        """The RPN alone, with the weights of this system: its detections are the proposals."""
-        return System(self.input, dict(self._proposals), name="proposer")
+        super().compile(optimizer, train, trunk, **kwargs)

@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from cvlib import losses
+from cvlib.boxes import enlarge
 from cvlib.layers import CropAndResize
 from cvlib.models.backbone import freeze
 from cvlib.models.system import System, as_images
@@ -102,7 +103,7 @@ class PoseRegressor(System):
 
         images = keras.Input((None, None, 3), name="images")
         boxes = keras.Input((4,), name="boxes")
-        person = _enlarged(boxes, box_scale)[:, None]
+        person = enlarge(boxes, box_scale)[:, None]
         joints = _points(person, _look(networks[0], images, person)[:, 0])
         by_stage = [joints]
         own = np.eye(num_joints, dtype="float32")[..., None]
@@ -309,11 +310,6 @@ def _points(boxes, offsets):
     """Pixels (..., 2) of offsets from the boxes' (..., 4) middle, in units of their sides."""
     start, end = boxes[..., :2], boxes[..., 2:]
     return (start + end) / 2 + offsets * (end - start)
-
-
-def _enlarged(boxes, scale):
-    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * scale / 2
-    return ops.concatenate([middle - half, middle + half], axis=-1)
 
 
 def _squares(middles, boxes, scale):

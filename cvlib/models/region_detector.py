@@ -1,14 +1,15 @@
-"""What detectors that look at regions of a feature map share: head, losses, detections."""
+"""What detectors that classify regions share: head, losses, proposals, detections."""
 
 import math
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from cvlib import boxes as box_ops
 from cvlib.layers import RoIAlign, RoIPooling, SpatialPyramidPooling
 from cvlib.losses import mean_where, smooth_l1
-from cvlib.models.system import System
+from cvlib.models.system import System, as_images
 from cvlib.targets import forgiven, match, sample
 
 
@@ -52,39 +53,71 @@ class RegionDetector(System):
 
     def _region_losses(self, y, outputs):
         """`classification` and `box`, of a sample of the proposals and of the objects' boxes."""
-        objects, labels = ops.cast(y["boxes"], "float32"), y["labels"]
-        regions = ops.concatenate([outputs["proposals"], objects], axis=1)
-        found = match(
+        drawn = self._draw_regions(y, outputs["proposals"])
+        pooled = self.pooling(outputs["features"], drawn["regions"])
+        logits, deltas = self.heads(pooled, training=self._training)
+        classification = keras.losses.sparse_categorical_crossentropy(
+            drawn["labels"], logits, from_logits=True
+        )
+        return {
+            "classification": mean_where(drawn["valid"], classification),
+            "box": self._box_loss(deltas, drawn),
+        }
+
+    def _draw_regions(self, y, proposals, ignored=None):
+        """What the heads learn from: a sample of the proposals and of the objects' boxes.
+
+        Args:
+            ignored: (B, N) booleans of objects that are neither right nor wrong; by default the
+                `forgiven`.
+
+        Returns:
+            `_answers` to it, with `regions` without area where there are none.
+        """
+        regions = ops.concatenate([proposals, ops.cast(y["boxes"], "float32")], axis=1)
+        drawn = self._draw(self._match(y, regions, ignored), self._num_regions, 0.25)
+        regions = ops.take_along_axis(regions, drawn["place"][..., None], axis=1)
+        # Where none was drawn there may be NaN, which the head would make of all its gradients.
+        return self._answers(y, ops.where(drawn["valid"][..., None], regions, 0.0), drawn)
+
+    def _match(self, y, regions, ignored=None):
+        return match(
             regions,
-            objects,
-            labels >= 0,
+            y["boxes"],
+            y["labels"] >= 0,
             positive=0.5,
             negative=self.background_iou,
             best=False,
-            ignored=forgiven(y),
+            ignored=forgiven(y) if ignored is None else ignored,
         )
-        drawn = self._draw(found, self._num_regions, 0.25)
-        positive, valid = drawn["positive"], drawn["valid"]
-        regions = ops.take_along_axis(regions, drawn["place"][..., None], axis=1)
-        # Where none was drawn there may be NaN, which the head would make of all its gradients.
-        regions = ops.where(valid[..., None], regions, 0.0)
-        labels = ops.take_along_axis(labels, drawn["object"], axis=1)
-        labels = ops.where(positive, labels, self._config["num_classes"])
-        objects = ops.take_along_axis(objects, drawn["object"][..., None], axis=1)
 
-        pooled = self.pooling(outputs["features"], regions)
-        logits, deltas = self.heads(pooled, training=self._training)
-        classification = keras.losses.sparse_categorical_crossentropy(
-            labels, logits, from_logits=True
-        )
-        of_class = ops.where(positive, labels, 0)[..., None, None]
-        deltas = ops.take_along_axis(deltas, of_class, axis=2)[:, :, 0]
-        errors = 4 * smooth_l1(box_ops.encode(objects, regions), deltas)
+    def _answers(self, y, regions, drawn):
+        """What the heads should say of `regions` (B, R, 4), of which `_draw` says what they are.
+
+        Returns:
+            A dict of (B, R): `regions` (..., 4); `labels`, C of background; `valid`, whether there
+            is a region at all; `positive`; `object`, which it answers for, and `objects` (..., 4),
+            the boxes of these.
+        """
+        labels = ops.take_along_axis(y["labels"], drawn["object"], axis=1)
+        objects = ops.cast(y["boxes"], "float32")
         return {
-            "classification": mean_where(valid, classification),
-            # Over all regions, as the other loss: a region weighs the same in both.
-            "box": mean_where(valid, ops.where(positive, errors, 0.0)),
+            "regions": regions,
+            "labels": ops.where(drawn["positive"], labels, self._config["num_classes"]),
+            "objects": ops.take_along_axis(objects, drawn["object"][..., None], axis=1),
+            "valid": drawn["valid"],
+            "positive": drawn["positive"],
+            "object": drawn["object"],
         }
+
+    def _box_loss(self, deltas, answers):
+        positive = answers["positive"]
+        of_class = ops.where(positive, answers["labels"], 0)[..., None, None]
+        deltas = ops.take_along_axis(deltas, of_class, axis=2)[:, :, 0]
+        targets = ops.stop_gradient(box_ops.encode(answers["objects"], answers["regions"]))
+        errors = 4 * smooth_l1(targets, deltas)
+        # Over all regions, as the other loss: a region weighs the same in both.
+        return mean_where(answers["valid"], ops.where(positive, errors, 0.0))
 
     def _draw(self, found, count, positive_fraction):
         """A sample of anchors or regions of which `found`, by `match`, says what they are.
@@ -101,6 +134,34 @@ class RegionDetector(System):
             "positive": valid & (ops.take_along_axis(found["state"], place, axis=1) == 1),
             "object": ops.take_along_axis(found["index"], place, axis=1),
         }
+
+
+class ProposalDetector(RegionDetector):
+    """A region detector that is given its proposals: `{"images": ..., "proposals": (B, R, 4)}`."""
+
+    def predict(self, images, proposals, batch_size=8, verbose=0):
+        """Detections in images, among their proposals.
+
+        Args:
+            images: as in `System.predict`.
+            proposals: for each image its boxes (N, 4) xyxy, in its pixels, or its `Proposals`, the
+                best first; those after `max_proposals` are left out.
+
+        Returns:
+            `Detections`, as `System.predict` does.
+
+        Raises:
+            ValueError: there are not as many proposals as images, or they are no boxes.
+        """
+        images = as_images(images)
+        if len(proposals) != len(images):
+            raise ValueError(f"there are {len(proposals)} proposals for {len(images)} images.")
+        padded = np.full((len(images), self._config["max_proposals"], 4), -1, np.float32)
+        for row, found in zip(padded, proposals, strict=True):
+            boxes = np.asarray(getattr(found, "boxes", found), np.float32)[: len(row)]
+            if len(boxes):
+                row[: len(boxes)] = boxes
+        return super().predict(images, batch_size, verbose=verbose, proposals=padded)
 
 
 def region_pooling(kind, size, stride):
@@ -138,28 +199,58 @@ def region_heads(shape, num_classes, hidden, dropout, rank=None):
         deltas (B, R, C, 4), of each class.
     """
     pooled = keras.Input((None, *shape), name="pooled")
-    x = layers.Reshape((-1, math.prod(shape)))(pooled)
-    for i, name in enumerate(("fc1", "fc2")):
+    x = hidden_layers(pooled, hidden, dropout, rank)
+    logits, deltas = class_logits(x, num_classes), class_deltas(x, num_classes)
+    return keras.Model(pooled, [logits, deltas], name="heads")
+
+
+def hidden_layers(pooled, hidden, dropout, rank=None, prefix=""):
+    """Two fully connected layers over what is pooled of each region, (B, R, ...) to (B, R, U)."""
+    x = layers.Reshape((-1, math.prod(pooled.shape[2:])))(pooled)
+    for i, name in enumerate((f"{prefix}fc1", f"{prefix}fc2")):
         if rank:
             x = layers.Dense(rank[i], use_bias=False, name=f"{name}_reduced")(x)
         x = layers.Dense(hidden, activation="relu", name=name)(x)
         x = layers.Dropout(dropout)(x)
-    # Regions begin as proposed, and no class is likelier (Fast R-CNN, section 2.3).
-    logits = layers.Dense(num_classes + 1, kernel_initializer=normal(0.01), name="logits")(x)
+    return x
+
+
+def class_logits(x, num_classes, name="logits"):
+    """Logits (B, R, C + 1) of the classes and, last, the background; at first all are alike."""
+    logits = layers.Dense(num_classes + 1, kernel_initializer=normal(0.01), name=name)(x)
+    return layers.Activation("linear", dtype="float32")(logits)
+
+
+def class_deltas(x, num_classes):
+    """How each class would move a region (B, R, C, 4); at first it stays (Fast R-CNN, 2.3)."""
     deltas = layers.Dense(4 * num_classes, kernel_initializer=normal(0.001), name="deltas")(x)
-    logits = layers.Activation("linear", dtype="float32")(logits)
-    deltas = layers.Reshape((-1, num_classes, 4), dtype="float32")(deltas)
-    return keras.Model(pooled, [logits, deltas], name="heads")
+    return layers.Reshape((-1, num_classes, 4), dtype="float32")(deltas)
 
 
 def normal(stddev):
     return keras.initializers.RandomNormal(stddev=stddev)
 
 
-def detect(proposals, logits, deltas, size, nms):
-    """Detections in images of `size`, by `nms`, of what the head says of the proposals."""
-    boxes = box_ops.clip(box_ops.decode(deltas, proposals[:, :, None]), *size)
-    scores = ops.softmax(logits)[..., :-1]
+def inside(proposals, size):
+    """The proposals clipped to images of `size`; without area where they are not finite."""
+    finite = ops.all(ops.isfinite(proposals), axis=-1, keepdims=True)
+    return box_ops.clip(ops.where(finite, proposals, 0.0), *size)
+
+
+def detect(proposals, scores, deltas, size, nms):
+    """Detections in images of `size`, by `nms`, of what the head says of the proposals.
+
+    Args:
+        proposals: (B, R, 4), inside the images.
+        scores: (B, R, C) in 0..1.
+        deltas: (B, R, C, 4), or None if the boxes stay as proposed.
+        size: (height, width).
+        nms: `NonMaxSuppression`.
+    """
+    boxes = proposals[:, :, None]
+    if deltas is not None:
+        boxes = box_ops.clip(box_ops.decode(deltas, boxes), *size)
     # Proposals that are padding, or not finite, stay without area.
-    found = nms(boxes, ops.where(box_ops.area(boxes) > 0, scores, -1.0))
+    scores = ops.where(box_ops.area(boxes) > 0, scores, -1.0)
+    found = nms(proposals if deltas is None else boxes, scores)
     return {key: found[key] for key in System.detections}

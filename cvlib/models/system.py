@@ -1,5 +1,6 @@
 """What every Keras system of the course shares: the verbs `fit`, `predict`, `save`, `load`."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
+from cvlib import masks
 from cvlib.data.augment import MEAN_COLOR, letterbox, render, view_geometry
 from cvlib.data.sample import read_image
 
@@ -26,6 +28,18 @@ def jit_compile():
     return "auto" if tf.config.list_physical_devices("GPU") else False
 
 
+@contextlib.contextmanager
+def whole_file(path):
+    """A name beside `path` to write to, which becomes `path` once the block has succeeded."""
+    # Keras looks at how a name ends.
+    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 class Detections(dict):
     """What `predict` returns: arrays by name, and the names of the `classes` that labels index."""
 
@@ -39,9 +53,10 @@ class System(keras.Model):
 
     Decoding is part of the network, so everything between image and detections is one compiled
     graph. A subclass builds its network from its arguments, gives inputs and outputs to
-    `System.__init__`, keeps its backbone in `backbone`, its other arguments in `_config`, to be
-    saved, and its parts in `_parts`, for timing. It names its detections' keys in `detections` and
-    its losses in `loss_names`, and implements `compute_losses`.
+    `System.__init__`, keeps its backbone, if it has one, in `backbone`, its other
+    arguments in `_config`, to be saved, and its parts in `_parts`, for timing. It names its
+    detections' keys in `detections` and its losses in `loss_names`, and implements
+    `compute_losses`.
 
     Args:
         inputs, outputs: symbolic tensors, as those of a functional `keras.Model`. The inputs are
@@ -55,6 +70,7 @@ class System(keras.Model):
 
     detections = ("boxes", "confidence", "labels", "num_detections")
     loss_names = ("loss",)
+    backbone = None
 
     def __init__(self, inputs=None, outputs=None, classes=(), **kwargs):
         if inputs is None or outputs is None:
@@ -154,7 +170,8 @@ class System(keras.Model):
         Returns:
             `Detections`, a dict of NumPy arrays, in pixels of the given images: `boxes` (B, N, 4)
             xyxy, `confidence` (B, N) in 0..1, `labels` (B, N), -1 where padded, `num_detections`
-            (B,). Or `segmentation` (B, H, W), the class of each pixel, as a list where the images
+            (B,), and of instances `masks` (B, N, M, M), probabilities in the frames of the boxes.
+            Or `segmentation` (B, H, W), the class of each pixel, as a list where the images
             differ in size. Its attribute `classes` names the classes.
 
         Raises:
@@ -222,13 +239,8 @@ class System(keras.Model):
             filepath: name of the file, `.keras`. What is there is replaced.
             **kwargs: as in `keras.Model.save`.
         """
-        path = Path(filepath)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-        try:
+        with whole_file(Path(filepath)) as temporary:
             super().save(temporary, **kwargs)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """Writes the network from images to detections, for other programs.
@@ -295,13 +307,17 @@ class System(keras.Model):
         return times
 
     def get_config(self):
-        backbone = keras.saving.serialize_keras_object(self.backbone)
-        return {"backbone": backbone, "name": self.name, "classes": self.classes, **self._config}
+        config = {"name": self.name, "classes": self.classes, **self._config}
+        if self.backbone is not None:
+            config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
+        return config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**{**config, "backbone": backbone})
+        if "backbone" in config:
+            backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+            config = {**config, "backbone": backbone}
+        return cls(**config)
 
 
 def _times(model, inputs, runs, warmup):
@@ -366,8 +382,12 @@ def _mapped_back(outputs, scale, offset, shapes):
     mapped = {}
     if "boxes" in outputs:
         limits = np.float32([[width, height, width, height] for height, width, _ in shapes])
-        boxes = np.clip((outputs["boxes"] - offset) / scale, 0, limits[:, None])
-        mapped["boxes"] = np.where(outputs["labels"][..., None] >= 0, boxes, 0)
+        boxes = (outputs["boxes"] - offset) / scale
+        shown = np.clip(boxes, 0, limits[:, None])
+        mapped["boxes"] = np.where(outputs["labels"][..., None] >= 0, shown, 0)
+        if "masks" in outputs:
+            framed = zip(outputs["masks"], boxes, shown, strict=True)
+            mapped["masks"] = np.stack([masks.reframe(*image) for image in framed])
     if "segmentation" in outputs:
         sides = np.float32([[[0, 0, width, height]] for height, width, _ in shapes])
         mapped["segmentation"] = [

@@ -1,6 +1,5 @@
 """Proposals for many images, on all cores, kept on disk."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -19,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cvlib.proposals.proposals import Proposals, rgb
-from cvlib.records import remove_leftovers, write_atomically
+from cvlib.records import keep_settings, write_atomically
 
 # Raised whenever a method's proposals or the files change: caches made before are then refused.
 VERSION = 3
@@ -71,18 +70,10 @@ class Cache:
 
     def __init__(self, folder, method):
         self.folder = Path(folder)
-        known = {"method": type(method).__name__, "version": VERSION}
-        self.settings = json.dumps(known | dataclasses.asdict(method))
-        path = self.folder / "settings.json"
-        remove_leftovers(self.folder)
-        if not path.exists():
-            with contextlib.suppress(FileExistsError):  # Another process was faster.
-                write_atomically(path, self.settings, replace=False)
-        if (before := path.read_text("utf-8")) != self.settings:
-            raise ValueError(
-                f"{self.folder}: the proposals there were made with {before}, not with "
-                f"{self.settings}: name another folder."
-            )
+        settings = {"method": type(method).__name__, "version": VERSION}
+        settings |= dataclasses.asdict(method)
+        keep_settings(self.folder, settings, "proposals")
+        self.settings = json.dumps(settings)
 
     def path(self, image):
         """The file of an image (H, W, 3) uint8."""

@@ -29,3 +29,11 @@ def label_masks(labels):
     return [
         masks.from_uncompressed({"size": list(labels.shape), "counts": c.tolist()}) for c in counts
     ]
+
+
+def region_sums(labels, values):
+    """Sums (R, C) over the regions of `labels` (H, W), each of 0..R-1, of values (H, W, C)."""
+    flat = labels.ravel()
+    return np.stack(
+        [np.bincount(flat, channel.ravel()) for channel in np.moveaxis(values, 2, 0)], 1
+    )

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from cvlib.metrics import MeanIoU
+from cvlib.metrics import MeanIoU, edge_distance
 
 VOID = 255
 
@@ -112,3 +112,18 @@ def test_other_sizes_and_sample_weights_are_refused():
             MeanIoU(4).update_state(true, other)
     with pytest.raises(ValueError, match="takes no sample weights"):
         MeanIoU(4).update_state(true, found, sample_weight=np.ones(5))
+
+
+def test_distance_to_the_nearest_edge():
+    rng = np.random.default_rng(0)
+    classes = np.kron(rng.integers(0, 3, (3, 4)), np.ones((5, 4), int))
+    places = np.stack(np.mgrid[:15, :16], axis=-1).reshape(-1, 2)
+    at_edge = []
+    for y, x in places:
+        sides = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+        inside = [(i, j) for i, j in sides if 0 <= i < 15 and 0 <= j < 16]
+        if any(classes[side] != classes[y, x] for side in inside):
+            at_edge.append((y, x))
+    expected = 1 + np.abs(places[:, None] - at_edge).max(axis=-1).min(axis=1)
+    np.testing.assert_array_equal(edge_distance(classes).ravel(), expected)
+    assert (edge_distance(np.zeros((3, 5))) == 5).all()

@@ -11,6 +11,7 @@ from keras import ops, tree
 from PIL import Image
 
 from benchmarks.latency import time_system
+from cvlib import masks
 from cvlib.data.augment import MEAN_COLOR
 
 EXPECTED = Path(__file__).with_name("expected")
@@ -194,9 +195,11 @@ def _check_images(system, images, boxes, found):
         actual = system.predict([tall, images[0]], **x)
         real = (expected["labels"] >= 0)[0, :, None]
         limits = np.float32([side, 2 * side] * 2)
-        expected["boxes"][0] = np.where(
-            real, np.clip(2 * (expected["boxes"][0] - shift), 0, limits), 0
-        )
+        boxes = 2 * (expected["boxes"][0] - shift)
+        expected["boxes"][0] = np.where(real, np.clip(boxes, 0, limits), 0)
+        if "masks" in expected:
+            inside = masks.reframe(expected["masks"][0], boxes, np.clip(boxes, 0, limits))
+            expected["masks"][0] = np.where(real[..., None], inside, 0)
         _same(f"{name}: a list of images of other sizes", actual, expected, 1e-2)
 
 

@@ -6,13 +6,18 @@ import pytest
 
 from cvlib.models import (
     FCN,
+    RCNN,
     YOLO,
     FasterRCNN,
     FastRCNN,
+    HOGDetector,
     Localizer,
+    MultiScaleParser,
+    MultiTaskCascade,
     OverFeat,
     PatchSegmenter,
     PoseRegressor,
+    RecurrentSegmenter,
     backbone,
 )
 from cvlib.models.system import System
@@ -34,6 +39,7 @@ def batch(count=2, objects=2, joints=3, seed=0):
         "labels": rng.integers(0, 2, (count, objects)).astype("int32"),
         "keypoints": np.concatenate([keypoints, visible], axis=-1).astype("float32"),
         "segmentation": rng.choice([0, 1, 2, 255], (count, *SIZE)).astype("uint8"),
+        "masks": rng.random((count, objects, 7, 7)).astype("float32"),
     }
 
 
@@ -78,12 +84,17 @@ def test_overfeat(tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_fast_rcnn(tmp_path):
-    images, y = batch()
+def proposed(y):
+    """Six proposals an image: the objects moved a little, boxes anywhere, and one of padding."""
     corner, side = np.random.default_rng(1).uniform(0, 30, (2, 2, 6, 2))
     proposals = np.concatenate([corner, corner + 4 + side], axis=-1).astype("float32")
     proposals[:, :2], proposals[:, -1] = y["boxes"] + 1, -1
+    return proposals
+
+
+@pytest.mark.slow
+def test_fast_rcnn(tmp_path):
+    images, y = batch()
     arguments = {
         "num_classes": 2,
         "size": SIZE,
@@ -100,9 +111,37 @@ def test_fast_rcnn(tmp_path):
     run_system_test(
         FastRCNN,
         {"backbone": backbone("tiny"), **arguments},
-        {"images": images, "proposals": proposals},
+        {"images": images, "proposals": proposed(y)},
         y,
         tmp_path,
+    )
+
+
+@pytest.mark.slow
+def test_rcnn(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "max_proposals": 6,
+        "crop_size": 32,
+        "context": 12,
+        "feature_map": "stride16",
+        "hidden": 16,
+        "dropout": 0.25,
+        "features": "pool",
+        "scores": "svm",
+        "box_regression": True,
+        "nms": {"iou_threshold": 0.4, "confidence_threshold": 0.0, "max_detections": 9},
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        RCNN,
+        {"backbone": backbone("tiny"), **arguments},
+        {"images": images, "proposals": proposed(y)},
+        y,
+        tmp_path,
+        not_saved=("network",),
     )
 
 
@@ -126,6 +165,50 @@ def test_faster_rcnn(tmp_path):
         "frozen_to": "stride4",
     }
     run_system_test(FasterRCNN, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path)
+
+
+@pytest.mark.slow
+def test_hog_detector(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "scales": (1, 0.75),
+        "ratios": (0.5, 1.5),
+        "side": 3,
+        "margin": 2,
+        "cell_size": 6,
+        "bins": 6,
+        "signed": True,
+        "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
+    }
+    run_system_test(HOGDetector, arguments, images, y, tmp_path, not_saved=("templates",))
+
+
+@pytest.mark.slow
+def test_multi_task_cascade(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "stages": 5,
+        "sizes": (12, 24),
+        "ratios": (0.5, 1.5),
+        "feature_map": "stride8",
+        "rpn_channels": 16,
+        "pre_nms": 100,
+        "post_nms": 12,
+        "crop_size": 6,
+        "mask_size": 8,
+        "mask_hidden": 16,
+        "hidden": 16,
+        "dropout": 0.25,
+        "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        MultiTaskCascade, {"backbone": backbone("tiny"), **arguments}, images, y, tmp_path
+    )
 
 
 @pytest.mark.slow
@@ -190,6 +273,44 @@ def test_patch_segmenter(tmp_path):
         y,
         tmp_path,
         not_saved=("classifier",),
+    )
+
+
+@pytest.mark.slow
+def test_multi_scale_parser(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 3,
+        "size": SIZE,
+        "levels": 2,
+        "feature_map": "stride4",
+        "hidden": 16,
+        "dropout": 0.25,
+        "frozen_to": "stride2",
+    }
+    trunk = backbone("tiny")
+    run_system_test(MultiScaleParser, {"backbone": trunk, **arguments}, images, y, tmp_path)
+
+
+@pytest.mark.slow
+def test_recurrent_segmenter(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 3,
+        "size": SIZE,
+        "iterations": 2,
+        "feature_map": "stride8",
+        "kernel": 3,
+        "hidden": 16,
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        RecurrentSegmenter,
+        {"backbone": backbone("tiny"), **arguments},
+        images,
+        y,
+        tmp_path,
+        not_saved=("network",),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from cvlib import records
 from cvlib.data import load
 from cvlib.proposals import EdgeBoxes, RandomBoxes, SelectiveSearch, SlidingWindows, batch, propose
 
@@ -96,7 +97,7 @@ def test_a_cache_of_other_settings_or_another_version_is_refused(tmp_path, monke
             propose(dataset, method, tmp_path, workers=1)
     version = batch.VERSION
     monkeypatch.setattr(batch, "VERSION", version + 1)
-    with pytest.raises(ValueError, match=f'"version": {version},.*name another folder'):
+    with pytest.raises(ValueError, match=f'{{"version": {version}}}.*name another folder'):
         propose(dataset, SelectiveSearch("single"), tmp_path, workers=1)
 
 
@@ -130,14 +131,14 @@ propose([np.zeros((9, 9, 3), np.uint8)], RandomBoxes(), {str(tmp_path)!r}, worke
 
 
 def test_of_two_who_start_a_cache_at_once_one_is_refused(tmp_path, monkeypatch):
-    write = batch.write_atomically
+    write = records.write_atomically
 
     def late(path, content, **options):
-        monkeypatch.setattr(batch, "write_atomically", write)
+        monkeypatch.setattr(records, "write_atomically", write)
         batch.Cache(tmp_path, RandomBoxes(seed=1))
         write(path, content, **options)
 
-    monkeypatch.setattr(batch, "write_atomically", late)
+    monkeypatch.setattr(records, "write_atomically", late)
     with pytest.raises(ValueError, match='"seed": 1.*name another folder'):
         batch.Cache(tmp_path, RandomBoxes(seed=2))
 
