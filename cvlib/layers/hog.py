@@ -84,7 +84,7 @@ class HOG(keras.layers.Layer):
         x = self._in_blocks(ops.reshape(ops.swapaxes(x, 1, 2), (-1, height // c, c)))
         x = ops.reshape(x, (-1, bins + 2, columns, b, rows, b))
         same = np.eye(bins, dtype="float32")[np.arange(-1, bins + 1) % bins]
-        x = ops.transpose(x, (0, 4, 2, 5, 3, 1)) @ same / c**2
+        x = ops.matmul(ops.transpose(x, (0, 4, 2, 5, 3, 1)), same) / c**2
         x = ops.reshape(x, (-1, rows, columns, b * b * bins))
         x = self._normalised(ops.minimum(self._normalised(x), self.clip))
         return ops.cast(x, self.compute_dtype)
@@ -109,7 +109,7 @@ class HOG(keras.layers.Layer):
             share = pixels[:, None] // c == cells
         # For each cell of a line what it gives to a block whose k-th cell it is.
         share = np.swapaxes(share.reshape(b, c, b), 0, 1).reshape(c, b * b)
-        shared = votes @ np.float32(share)
+        shared = ops.matmul(votes, np.float32(share))
         number = votes.shape[1] - b + 1
         return sum(shared[:, k : k + number, k * b : (k + 1) * b] for k in range(b))
 

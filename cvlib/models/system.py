@@ -70,7 +70,6 @@ class System(keras.Model):
 
     detections = ("boxes", "confidence", "labels", "num_detections")
     loss_names = ("loss",)
-    backbone = None
 
     def __init__(self, inputs=None, outputs=None, classes=(), **kwargs):
         if inputs is None or outputs is None:
@@ -308,7 +307,7 @@ class System(keras.Model):
 
     def get_config(self):
         config = {"name": self.name, "classes": self.classes, **self._config}
-        if self.backbone is not None:
+        if hasattr(self, "backbone"):
             config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
         return config
 
