@@ -271,7 +271,7 @@ class HOGDetector(System):
         overlap = box_ops.iou(self.windows, y["boxes"])
         best = ops.take_along_axis(scores, ops.maximum(labels, 0)[:, None], axis=2)
         best = ops.max(ops.where(overlap >= self.object_iou[0], best, -float("inf")), axis=1)
-        found = (labels >= 0) & ~forgiven(y) & (best > -float("inf"))
+        found = ops.logical_and(labels >= 0, ~forgiven(y)) & (best > -float("inf"))
         same = labels[..., None] == ops.arange(self._config["num_classes"])
         over = ops.max(ops.where(same[:, None], overlap[..., None], 0.0), axis=2)
         return {
