@@ -6,12 +6,11 @@ import math
 import keras
 import numpy as np
 from keras import layers, ops
-from sklearn.svm import LinearSVC
 
 from cvlib import boxes as box_ops
 from cvlib.layers import HOG, NonMaxSuppression
 from cvlib.losses import mean_where
-from cvlib.models.system import System, _plain, _steps
+from cvlib.models.system import System, epoch_steps, one_pass, plain
 from cvlib.targets import forgiven
 
 BLOCK = 2  # cells on a side of a block
@@ -170,7 +169,7 @@ class HOGDetector(System):
             squared hinge of the components' examples), and how many `examples` are objects, and
             how many are `negatives`, of all components together.
         """
-        steps = kwargs.get("steps_per_epoch") or _steps(x, kwargs)
+        steps = kwargs.get("steps_per_epoch") or epoch_steps(x, kwargs)
         verbose = kwargs.get("verbose", "auto")
         callbacks = keras.callbacks.CallbackList(
             kwargs.get("callbacks"),
@@ -182,14 +181,14 @@ class HOGDetector(System):
             steps=1,
         )
         self.classes = self.classes or tuple(getattr(x, "classes", ()))
-        look = keras.Model(self.input, [_plain(self._parts["hog"][1]), self.output["scores"]])
+        look = keras.Model(self.input, [plain(self._parts["hog"][1]), self.output["scores"]])
         rng = np.random.default_rng(0)
         components = np.ndindex(len(self.templates), self._config["num_classes"])
         examples = {component: _Examples(negatives) for component in components}
         callbacks.on_train_begin()
         for number in range(rounds + 1):
             callbacks.on_epoch_begin(number)
-            for images, targets in _batches(x, y, steps, batch_size):
+            for images, targets in one_pass(x, y, batch_size, steps):
                 maps, scores = look.predict_on_batch(images)
                 if number == 0:
                     scores = rng.random(scores.shape)
@@ -240,6 +239,9 @@ class HOGDetector(System):
 
     def _train(self, examples, C):
         """New weights of the templates; the mean loss of those that have examples."""
+        # It takes a second to import, which only training needs.
+        from sklearn.svm import LinearSVC
+
         losses = []
         for component, template in enumerate(self.templates):
             kernel, bias = (np.zeros_like(w) for w in template.get_weights())
@@ -328,16 +330,6 @@ def _detect(windows, scores, nms):
     boxes = ops.ones_like(scores[..., :1]) * windows
     found = nms(boxes, ops.sigmoid(scores))
     return {key: found[key] for key in System.detections}
-
-
-def _batches(x, y, steps, batch_size):
-    """One pass over what `fit` is given."""
-    if y is None:
-        return itertools.islice(x, steps)
-    return (
-        (x[i : i + batch_size], {k: v[i : i + batch_size] for k, v in y.items()})
-        for i in range(0, len(x), batch_size)
-    )
 
 
 def _by(size):

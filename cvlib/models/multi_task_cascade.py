@@ -76,8 +76,8 @@ class MultiTaskCascade(ProposingDetector):
             `frozen_to` is none of the above.
 
     Source: Dai et al. 2016 (Multi-task Network Cascades). As in the authors' release the warp has
-    14 x 14 cells and is pooled to 7 x 7 after the mask; The
-    averaging of masks of overlapping boxes ("mask voting") is left out.
+    14 x 14 cells and is pooled to 7 x 7 after the mask; the averaging of masks of overlapping boxes
+    ("mask voting") is left out.
     """
 
     detections = (*System.detections, "masks")

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import time
 import warnings
@@ -19,7 +18,7 @@ from cvlib.layers import CropAndResize, NonMaxSuppression
 from cvlib.losses import mean_where
 from cvlib.models.backbone import trunk_up_to
 from cvlib.models.region_detector import ProposalDetector, detect, inside
-from cvlib.models.system import whole_file
+from cvlib.models.system import one_pass, whole_file
 from cvlib.records import keep_settings, write_atomically
 from cvlib.targets import forgiven
 
@@ -313,7 +312,7 @@ class RCNN(ProposalDetector):
         """What the network is, what it is given, and what else there is."""
         keys = ("num_classes", "size", "max_proposals", "crop_size", "context", "feature_map")
         keys += ("hidden", "dropout", "frozen_to")
-        given = _digest(tree.flatten(next(_one_pass(x, y))))
+        given = _digest(tree.flatten(next(one_pass(x, y))))
         known = {"version": VERSION, **{key: self._config[key] for key in keys}}
         return {**known, "first batch": given, **more}
 
@@ -328,7 +327,9 @@ class RCNN(ProposalDetector):
         whole = folder / "whole.json"
         if not whole.exists():
             look, first, counts = self._look(), 0, {"regions": 0, "bytes": 0}
-            for i, (given, targets) in enumerate(_one_pass(x, y)):
+            for i, (given, targets) in enumerate(
+                one_pass(x, y, steps=getattr(x, "steps_per_epoch", None))
+            ):
                 path = folder / f"features-{i:05}.npy"
                 if not path.exists():
                     found = self._regions(given["proposals"], targets, first)
@@ -587,16 +588,6 @@ def train_regressor(examples, label):
     weights = weights @ (axes * deviations) @ axes.T
     weights[-1] += mean
     return weights
-
-
-def _one_pass(x, y, size=16):
-    """Batches of one pass over what `RCNN.fit` is given."""
-    if y is None:
-        yield from itertools.islice(x, getattr(x, "steps_per_epoch", None))
-    else:
-        for start in range(0, len(x["images"]), size):
-            part = slice(start, start + size)
-            yield tree.map_structure(lambda array, part=part: array[part], (x, y))
 
 
 def _features(look, image, boxes):

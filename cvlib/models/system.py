@@ -1,13 +1,14 @@
 """What every Keras system of the course shares: the verbs `fit`, `predict`, `save`, `load`."""
 
 import contextlib
+import itertools
 import os
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 from PIL import Image
 
 from cvlib import masks
@@ -139,7 +140,7 @@ class System(keras.Model):
         Raises:
             ValueError: the batches never end, and no `steps_per_epoch` is given.
         """
-        kwargs = {"steps_per_epoch": _steps(x, kwargs)} | kwargs
+        kwargs = {"steps_per_epoch": epoch_steps(x, kwargs)} | kwargs
         if hasattr(x, "steps_per_epoch"):
             # Keras warns that it cannot shuffle what is shuffled already.
             kwargs = {"shuffle": False} | kwargs
@@ -151,7 +152,7 @@ class System(keras.Model):
 
     def evaluate(self, x, y=None, **kwargs):
         """The losses on `x` and `y`, which are as in `fit`, without training."""
-        kwargs = {"steps": _steps(x, kwargs, "steps")} | kwargs
+        kwargs = {"steps": epoch_steps(x, kwargs, "steps")} | kwargs
         return super().evaluate(x, y, **kwargs)
 
     def predict(self, images, batch_size=32, verbose=0, **boxes):
@@ -249,7 +250,7 @@ class System(keras.Model):
             format, **kwargs: as in `keras.Model.export`.
         """
         # Without what only the losses need.
-        network = keras.Model(_plain(self.input), self._detections(self.output))
+        network = keras.Model(plain(self.input), self._detections(self.output))
         network.export(filepath, format, **kwargs)
 
     @classmethod
@@ -280,7 +281,7 @@ class System(keras.Model):
         A part takes inputs of the system and what the parts before it give; the last ones give the
         detections.
         """
-        return [(name, keras.Model(*map(_plain, ends))) for name, ends in self._parts.items()]
+        return [(name, keras.Model(*map(plain, ends))) for name, ends in self._parts.items()]
 
     def milliseconds(self, x, runs=50, warmup=10):
         """How long the whole graph and each stage take, from NumPy arrays to NumPy arrays.
@@ -297,11 +298,11 @@ class System(keras.Model):
             times.
         """
         times = {"graph": _times(self, x, runs, warmup)}
-        inputs = [keras.tree.flatten(inputs) for inputs, _ in self._parts.values()]
+        inputs = [tree.flatten(inputs) for inputs, _ in self._parts.values()]
         given = keras.Model(self.input, inputs).predict_on_batch(x)
         for (name, stage), arrays in zip(self.stages(), given, strict=True):
             stage.jit_compile = self.jit_compile
-            arrays = keras.tree.pack_sequence_as(stage.input, arrays)
+            arrays = tree.pack_sequence_as(stage.input, arrays)
             times[name] = _times(stage, arrays, runs, warmup)
         return times
 
@@ -329,14 +330,14 @@ def _times(model, inputs, runs, warmup):
     return times[warmup:]
 
 
-def _plain(tensors):
+def plain(tensors):
     """`tensors` in lists and dicts of Python instead of Keras's own, which JAX does not return."""
     if isinstance(tensors, dict):
-        return {key: _plain(value) for key, value in tensors.items()}
-    return [_plain(value) for value in tensors] if isinstance(tensors, list) else tensors
+        return {key: plain(value) for key, value in tensors.items()}
+    return [plain(value) for value in tensors] if isinstance(tensors, list) else tensors
 
 
-def _steps(x, kwargs, name="steps_per_epoch"):
+def epoch_steps(x, kwargs, name="steps_per_epoch"):
     """How many batches of `x` are an epoch; None where `x` or Keras knows."""
     if kwargs.get(name) is None and not hasattr(x, "steps_per_epoch"):
         # `map` and the like of our batches, which repeat for ever, lose how many an epoch has.
@@ -344,6 +345,22 @@ def _steps(x, kwargs, name="steps_per_epoch"):
             raise ValueError(f"These batches do not say when an epoch ends: give `{name}`.")
         return None
     return getattr(x, "steps_per_epoch", None)
+
+
+def one_pass(x, y=None, batch_size=16, steps=None):
+    """Batches of one pass over what `fit` is given.
+
+    Args:
+        x, y: as in `System.fit`: batches, or arrays, or dicts of them, and targets.
+        batch_size: of arrays.
+        steps: how many batches are a pass; None for all.
+    """
+    if y is None:
+        yield from itertools.islice(x, steps)
+        return
+    for start in range(0, len(tree.flatten(y)[0]), batch_size):
+        part = slice(start, start + batch_size)
+        yield tree.map_structure(lambda array, part=part: array[part], (x, y))
 
 
 def as_images(images):

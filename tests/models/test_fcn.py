@@ -45,6 +45,18 @@ def shapes(count, size=SIZE, seed=0):
     return images, segmentation
 
 
+def learn(model):
+    """Trains on shapes; unseen images, what is found in them, and its mean IoU."""
+    images, segmentation = shapes(64, (64, 64))
+    model.compile(keras.optimizers.Adam(3e-3))
+    model.fit(images, {"segmentation": segmentation}, epochs=8, batch_size=8, verbose=0)
+    unseen, truth = shapes(16, (70, 90), seed=9)
+    metric = MeanIoU(3)
+    found = model.predict(unseen)["segmentation"]
+    metric.update_state(truth, found)
+    return unseen, found, float(metric.result())
+
+
 @pytest.mark.parametrize("stride", [32, 16, 8])
 @pytest.mark.slow
 def test_scores_have_the_stride_and_classes_are_of_pixels(stride):
@@ -200,15 +212,9 @@ def test_masks_are_resized_to_the_nearest_class():
 @compiled
 @pytest.mark.slow
 def test_learns_and_survives_saving(tmp_path):
-    images, segmentation = shapes(64, (64, 64))
     model = make(stride=8, dropout=0.0, window=32)
-    model.compile(keras.optimizers.Adam(3e-3))
-    model.fit(images, {"segmentation": segmentation}, epochs=8, batch_size=8, verbose=0)
-    unseen, truth = shapes(16, (70, 90), seed=9)
-    metric = MeanIoU(3)
-    found = model.predict(unseen)["segmentation"]
-    metric.update_state(truth, found)
-    assert float(metric.result()) > 0.8
+    unseen, found, mean_iou = learn(model)
+    assert mean_iou > 0.8
     model.save(tmp_path / "fcn.keras")
     again = FCN.load(tmp_path / "fcn.keras").predict(unseen)["segmentation"]
     np.testing.assert_array_equal(again, found)

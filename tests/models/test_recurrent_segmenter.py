@@ -4,11 +4,10 @@ import pytest
 from keras import ops
 
 from cvlib.layers import BilinearUpsampling
-from cvlib.metrics import MeanIoU
 from cvlib.models import RecurrentSegmenter, backbone
 
 from .harness import draw_weights
-from .test_fcn import noise, shapes
+from .test_fcn import learn, noise
 from .training import compiled
 
 VOID = 255
@@ -111,14 +110,8 @@ def test_a_segmentation_of_another_size_is_refused(segmenter):
 @compiled
 @pytest.mark.slow
 def test_learns():
-    images, segmentation = shapes(64, (64, 64))
-    model = make()
-    model.compile(keras.optimizers.Adam(3e-3))
-    model.fit(images, {"segmentation": segmentation}, epochs=8, batch_size=8, verbose=0)
-    unseen, truth = shapes(16, (70, 90), seed=9)
-    metric = MeanIoU(3)
-    metric.update_state(truth, model.predict(unseen)["segmentation"])
-    assert float(metric.result()) > 0.8
+    *_, mean_iou = learn(make())
+    assert mean_iou > 0.8
 
 
 @pytest.mark.parametrize(
