@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 from skimage.feature import hog
 
-from benchmarks.kernels.side_by_side import take_turns
+from benchmarks.kernels import side_by_side
 from cvlib.data import arrays, load
 from cvlib.layers import HOG
 from cvlib.records import record
@@ -24,18 +24,10 @@ from cvlib.records import record
 
 def compiled(layer, images):
     """`{name: function of no arguments}`, each way in which the backend compiles the layer."""
+    ways = {"tensorflow": {" graph": False, " XLA": True}, "jax": {" XLA": True}}
+    ways = ways.get(keras.backend.backend(), {"": False})
     images = ops.convert_to_tensor(images)
-    if keras.backend.backend() == "torch":
-        return {"": lambda: ops.convert_to_numpy(layer(images))}
-    if keras.backend.backend() == "jax":
-        import jax
-
-        function = jax.jit(layer)
-        return {" XLA": lambda: np.asarray(function(images))}
-    import tensorflow as tf
-
-    graph, xla = tf.function(layer), tf.function(layer, jit_compile=True)
-    return {" graph": lambda: graph(images).numpy(), " XLA": lambda: xla(images).numpy()}
+    return {way: side_by_side.compiled(layer, [images], xla) for way, xla in ways.items()}
 
 
 def ways(images):
@@ -60,8 +52,8 @@ def main():
     for side in arguments.sides:
         images, _ = arrays(load("scenes", "val").some(16), (side, side))
         functions = ways(images)
-        take_turns(functions, 2)  # they are compiled
-        milliseconds = take_turns(functions, arguments.repeats)
+        side_by_side.take_turns(functions, 2)  # they are compiled
+        milliseconds = side_by_side.take_turns(functions, arguments.repeats)
         print(f"16 pictures of {side} x {side}")
         metrics, peer = {}, np.median(milliseconds["scikit-image"])
         for name, times in milliseconds.items():

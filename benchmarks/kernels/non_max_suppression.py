@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from benchmarks.kernels import side_by_side
 from benchmarks.kernels.side_by_side import run, take_turns
 from cvlib.layers import NonMaxSuppression
 
@@ -77,18 +78,9 @@ def ways(boxes, scores):
     settings = {"iou_threshold": IOU, "confidence_threshold": 0.0, "max_detections": KEPT}
 
     def compiled(layer, jit_compile):
-        def function(boxes, scores):
-            return layer(boxes, scores)["boxes"]
-
-        if backend == "tensorflow":
-            import tensorflow as tf
-
-            function = tf.function(function, jit_compile=jit_compile)
-        elif backend == "jax":
-            import jax
-
-            function = jax.jit(function)
-        return lambda: ops.convert_to_numpy(function(*tensors))
+        return side_by_side.compiled(
+            lambda boxes, scores: layer(boxes, scores)["boxes"], tensors, jit_compile
+        )
 
     if backend == "torch":
         return {"cvlib": compiled(NonMaxSuppression(**settings), False)}

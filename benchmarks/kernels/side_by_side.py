@@ -1,11 +1,30 @@
-"""What the benchmarks of layers beside torchvision's operators share: turns, and a report."""
+"""What the benchmarks of layers beside other libraries share: compiling, turns, and a report."""
 
 import argparse
 import time
 
+import keras
 import numpy as np
+from keras import ops
 
 from cvlib.records import record
+
+
+def compiled(function, arguments, jit_compile):
+    """`function` of tensors as the backend compiles it, as a function of no argument, to NumPy.
+
+    `jit_compile` is TensorFlow's: with XLA, or as a graph. JAX always uses XLA; PyTorch runs it as
+    it is.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        function = tf.function(function, jit_compile=jit_compile)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        function = jax.jit(function)
+    return lambda: ops.convert_to_numpy(function(*arguments))
 
 
 def take_turns(functions, repeats):
