@@ -253,6 +253,22 @@ def test_in_a_compiled_training_step():
     assert ops.convert_to_numpy(model.seed.state).tolist() != [0, 0]
 
 
+class Drawn(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.seed = keras.random.SeedGenerator(0)
+
+    def call(self, state):
+        return sample(state, 4, 0.5, self.seed)["valid"]
+
+
+def test_compiled_for_any_number_of_regions():
+    state = keras.Input((None,), dtype="int32")
+    model = keras.Model(state, Drawn()(state))
+    drawn = [model.predict(np.zeros((1, n), "int32"), verbose=0).sum() for n in (2, 3, 9)]
+    assert drawn == [2, 3, 4]
+
+
 def test_masks_in_their_own_boxes_are_the_same_and_elsewhere_what_is_there():
     mask = np.zeros((1, 1, 8, 8), "float32")
     mask[0, 0, :, 4:] = 1  # the right half

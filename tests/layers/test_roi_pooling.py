@@ -83,6 +83,16 @@ def test_bfloat16_does_not_move_the_boxes():
     assert float(layer(features, boxes)[0, 0, 0, 0, 0]) == 75
 
 
+def test_gradients_of_many_boxes_are_summed_in_float32():
+    features = np.zeros((1, 2, 2, 1), "float32")
+    boxes = np.zeros((1, 64, 4), "float32")
+    upstream = np.ones((1, 64, 7, 7, 1), "float32")
+    layer = RoIPooling(dtype="mixed_bfloat16")
+    gradient, *_ = _gradients(layer, {"boxes": boxes, "features": features}, [1], [upstream])
+    # In bfloat16 the sum of ones ends at 256.
+    np.testing.assert_array_equal(gradient.ravel(), [64 * 49, 0, 0, 0])
+
+
 def test_halves_round_away_from_zero():
     # Cells 2.5 and -0.5 are 3 and -1, not 2 and 0 as Python has it; the end is inclusive.
     features = np.arange(8, dtype="float32").reshape(1, 1, 8, 1)
@@ -93,6 +103,11 @@ def test_halves_round_away_from_zero():
     # to zero would make them four.
     pooled = keras.ops.convert_to_numpy(RoIPooling((1, 5), 4)(features + 1, boxes[:, :1]))
     np.testing.assert_array_equal(pooled.ravel(), [0, 1, 2, 3, 4])
+    # A hair below a half is 0; with a half added it would be 1 in float32.
+    below = np.nextafter(np.float32(2), np.float32(0))
+    boxes = np.float32([[[below, 0, below, 0]]])
+    pooled = keras.ops.convert_to_numpy(RoIPooling((1, 1), 4)(features, boxes))
+    assert pooled.ravel() == [0]
 
 
 def test_bins_share_cells():
