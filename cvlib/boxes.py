@@ -54,7 +54,10 @@ def area(boxes):
 def paired_iou(a, b):
     """IoU (...) of `xyxy` boxes, each in a (..., 4) with its partner in b (..., 4); 0 if empty."""
     a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
-    intersection = _intersection(a, b)
+    # By coordinate: in `iou`, corners would be arrays four times as large.
+    width = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
+    height = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
+    intersection = ops.maximum(width, 0) * ops.maximum(height, 0)
     union = area(a) + area(b) - intersection
     return intersection / ops.where(union > 0, union, 1)
 
@@ -68,8 +71,9 @@ def iou(a, b):
 def covered(a, b):
     """Share (..., N, M) of each `xyxy` box of a (..., N, 4) that each of b (..., M, 4) covers."""
     a, b = ops.cast(a, "float32")[..., :, None, :], ops.cast(b, "float32")[..., None, :, :]
-    whole = area(a)
-    return _intersection(a, b) / ops.where(whole > 0, whole, 1)
+    start, end = ops.maximum(a[..., :2], b[..., :2]), ops.minimum(a[..., 2:], b[..., 2:])
+    shared, whole = area(ops.concatenate([start, end], axis=-1)), area(a)
+    return shared / ops.where(whole > 0, whole, 1)
 
 
 def clip(boxes, height, width):
@@ -131,13 +135,6 @@ def decode(deltas, anchors, scale=(0.1, 0.1, 0.2, 0.2)):
     centre = anchor_centre + deltas[..., :2] * anchor_size
     size = anchor_size * ops.exp(ops.minimum(deltas[..., 2:], _LARGEST_LOG))
     return ops.concatenate([centre - size / 2, centre + size / 2], axis=-1)
-
-
-def _intersection(a, b):
-    # By coordinate: in `iou`, corners would be arrays four times as large.
-    width = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
-    height = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
-    return ops.maximum(width, 0) * ops.maximum(height, 0)
 
 
 def _centre_and_size(boxes):

@@ -34,6 +34,13 @@ def test_iou_equals_the_naive_loop():
     np.testing.assert_allclose(ops.convert_to_numpy(boxes.iou(a, b)), expected, atol=1e-6)
 
 
+def test_covered_by_hand():
+    found = boxes.covered(np.float32([[0, 0, 4, 5], [3, 3, 3, 9]]), np.float32([[2, 1, 9, 3]]))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), [[4 / 20], [0]])
+    apart = boxes.covered(np.float32([[0, 0, 4, 5]]), np.float32([[6, 7, 9, 9]]))
+    np.testing.assert_array_equal(ops.convert_to_numpy(apart), [[0]])
+
+
 def test_iou_of_5000_by_5000():
     a, b = random_boxes(np.random.default_rng(1), 2, 5000)
     found = ops.convert_to_numpy(boxes.iou(a, b))
