@@ -224,7 +224,7 @@ def masks_iou(masks, targets, regions, areas):
         ops.mean(ops.cast(x, "float32"), axis=(2, 3)) * area(regions)
         for x in (ops.logical_and(masks, targets), masks)
     )
-    union = predicted + areas - both
+    union = ops.add(predicted, areas) - both
     return ops.where(union > 0, both / ops.where(union > 0, union, 1.0), 0.0)
 
 

@@ -66,5 +66,6 @@ def bilinear(places, pixels):
 def resample(images, rows, columns):
     """Samples (B, R, i, j, C) of images (B, H, W, C): weights (B, R, i, H), then (B, R, j, W)."""
     rows, columns = (ops.cast(weights, images.dtype) for weights in (rows, columns))
-    # One product for each row, of which no side must be transposed.
-    return ops.matmul(columns[:, :, None], ops.einsum("brih,bhwc->briwc", rows, images))
+    # One product for each row, of which no side must be transposed. (`ops.matmul` makes float32 of
+    # float64 on PyTorch.)
+    return columns[:, :, None] @ ops.einsum("brih,bhwc->briwc", rows, images)
