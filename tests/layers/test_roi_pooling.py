@@ -88,6 +88,7 @@ def test_gradients_of_many_boxes_are_summed_in_float32():
     boxes = np.zeros((1, 64, 4), "float32")
     upstream = np.ones((1, 64, 7, 7, 1), "float32")
     layer = RoIPooling(dtype="mixed_bfloat16")
+    layer(features, boxes)
     gradient, *_ = _gradients(layer, {"boxes": boxes, "features": features}, [1], [upstream])
     # In bfloat16 the sum of ones ends at 256.
     np.testing.assert_array_equal(gradient.ravel(), [64 * 49, 0, 0, 0])
