@@ -6,6 +6,9 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 PORTABLE = $(wildcard $(addprefix tests/,\
 	layers models metrics test_boxes.py test_losses.py test_masks.py test_targets.py))
 
+# Compiling takes most of the time of JAX's tests.
+JAX := KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0
+
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 export KERAS_BACKEND ?= tensorflow
@@ -24,14 +27,14 @@ test: .venv/installed ## style, tests on TensorFlow and JAX, checks of chapters 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	KERAS_BACKEND=tensorflow $(PYTEST)
-	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(PORTABLE)
+	$(JAX) $(PYTEST) -m "not slow" $(PORTABLE)
 	$(BIN)/python -m ci.check_notebooks
 	$(BIN)/python -m ci.check_tables
 	$(BIN)/python -m ci.nbval
 
 test-backends: .venv/installed-torch ## the portable tests on PyTorch, the slow ones on JAX
 	KERAS_BACKEND=torch $(PYTEST) $(PORTABLE)
-	KERAS_BACKEND=jax $(PYTEST) -m slow $(PORTABLE)
+	$(JAX) $(PYTEST) -m slow $(PORTABLE)
 
 lab: .venv/installed ## JupyterLab on the chapters
 	$(BIN)/jupyter lab --notebook-dir=course
