@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from cvlib.boxes import clip, convert
+from cvlib.boxes import area, clip, convert
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -90,7 +90,8 @@ class YOLOHead(keras.layers.Layer):
     def decode(self, cells, height, width):
         """The boxes that the cells mean, and their scores.
 
-        The score of a class is its probability times the confidence, each cut to 0..1.
+        The score of a class is its probability times the confidence, each cut to 0..1; of boxes
+        without area in the image it is 0.
 
         Args:
             cells: (batch, S, S, 5 B + C), of the head; symbolic too.
@@ -104,10 +105,13 @@ class YOLOHead(keras.layers.Layer):
         """
         said = self.split(cells)
         boxes = convert(said["boxes"], "rel_center_xywh", "xyxy", height, width)
+        boxes = clip(boxes, height, width)
         confidence = ops.clip(said["confidence"], 0, 1)[..., None]
         scores = confidence * ops.clip(said["classes"], 0, 1)[..., None, :]
+        # A box outside of the image, or without width, is none.
+        scores = ops.where(area(boxes)[..., None] > 0, scores, 0.0)
         number = self.grid**2 * self.boxes
-        boxes = ops.reshape(clip(boxes, height, width), (-1, number, 4))
+        boxes = ops.reshape(boxes, (-1, number, 4))
         return boxes, ops.reshape(scores, (-1, number, self.classes))
 
     def compute_output_shape(self, features_shape):

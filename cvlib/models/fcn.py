@@ -147,7 +147,13 @@ def check_window(window):
 
 
 def classes_of(scores):
-    """The class of each pixel, uint8, from scores (B, H, W, C)."""
+    """The class of each pixel, uint8, from scores (B, H, W, C).
+
+    Raises:
+        ValueError: there are more than 255 classes; 255 is void.
+    """
+    if scores.shape[-1] > 255:
+        raise ValueError(f"There are at most 255 classes, not {scores.shape[-1]}.")
     # Not argmax, which ONNX lacks for floats.
     return ops.cast(ops.top_k(scores, 1)[1][..., 0], "uint8")
 

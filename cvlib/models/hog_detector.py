@@ -169,7 +169,7 @@ class HOGDetector(System):
             squared hinge of the components' examples), and how many `examples` are objects, and
             how many are `negatives`, of all components together.
         """
-        steps = kwargs.get("steps_per_epoch") or epoch_steps(x, kwargs)
+        steps = epoch_steps(x, kwargs)
         verbose = kwargs.get("verbose", "auto")
         callbacks = keras.callbacks.CallbackList(
             kwargs.get("callbacks"),

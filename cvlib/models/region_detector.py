@@ -158,8 +158,11 @@ class ProposalDetector(RegionDetector):
             raise ValueError(f"there are {len(proposals)} proposals for {len(images)} images.")
         padded = np.full((len(images), self._config["max_proposals"], 4), -1, np.float32)
         for row, found in zip(padded, proposals, strict=True):
-            boxes = np.asarray(getattr(found, "boxes", found), np.float32)[: len(row)]
-            if len(boxes):
+            boxes = np.asarray(getattr(found, "boxes", found), np.float32)
+            if boxes.size:
+                if boxes.ndim != 2 or boxes.shape[1] != 4:
+                    raise ValueError(f"The proposals of an image are (N, 4), not {boxes.shape}.")
+                boxes = boxes[: len(row)]
                 row[: len(boxes)] = boxes
         return super().predict(images, batch_size, verbose=verbose, proposals=padded)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 import time
 from pathlib import Path
@@ -138,21 +139,28 @@ class System(keras.Model):
             A `keras.callbacks.History` of the sum and of each of `loss_names`.
 
         Raises:
-            ValueError: the batches never end, and no `steps_per_epoch` is given.
+            ValueError: the batches never end, and no `steps_per_epoch` is given; or they have more
+                classes than the system.
         """
-        kwargs = {"steps_per_epoch": epoch_steps(x, kwargs)} | kwargs
+        known, given = self._config.get("num_classes", math.inf), getattr(x, "classes", ())
+        if len(given) > known:
+            raise ValueError(
+                f"{type(self).__name__} was built for {known} classes, these batches have "
+                f"{len(given)}: {', '.join(given)}."
+            )
+        kwargs["steps_per_epoch"] = epoch_steps(x, kwargs)
         if hasattr(x, "steps_per_epoch"):
             # Keras warns that it cannot shuffle what is shuffled already.
             kwargs = {"shuffle": False} | kwargs
         validation = kwargs.get("validation_data")
         if hasattr(validation, "steps_per_epoch"):
             kwargs = {"validation_steps": validation.steps_per_epoch} | kwargs
-        self.classes = self.classes or tuple(getattr(x, "classes", ()))
+        self.classes = self.classes or tuple(given)
         return super().fit(x, y, **kwargs)
 
     def evaluate(self, x, y=None, **kwargs):
         """The losses on `x` and `y`, which are as in `fit`, without training."""
-        kwargs = {"steps": epoch_steps(x, kwargs, "steps")} | kwargs
+        kwargs["steps"] = epoch_steps(x, kwargs, "steps")
         return super().evaluate(x, y, **kwargs)
 
     def predict(self, images, batch_size=32, verbose=0, **boxes):
@@ -338,13 +346,12 @@ def plain(tensors):
 
 
 def epoch_steps(x, kwargs, name="steps_per_epoch"):
-    """How many batches of `x` are an epoch; None where `x` or Keras knows."""
-    if kwargs.get(name) is None and not hasattr(x, "steps_per_epoch"):
-        # `map` and the like of our batches, which repeat for ever, lose how many an epoch has.
-        if type(x).__module__.startswith("grain"):
-            raise ValueError(f"These batches do not say when an epoch ends: give `{name}`.")
-        return None
-    return getattr(x, "steps_per_epoch", None)
+    """How many batches of `x` are an epoch: as given, or as `x` says; None where Keras knows."""
+    steps = kwargs.get(name) or getattr(x, "steps_per_epoch", None)
+    # `map` and the like of our batches, which repeat for ever, lose how many an epoch has.
+    if steps is None and type(x).__module__.startswith("grain"):
+        raise ValueError(f"These batches do not say when an epoch ends: give `{name}`.")
+    return steps
 
 
 def one_pass(x, y=None, batch_size=16, steps=None):

@@ -36,7 +36,9 @@ def decoded_naively(cells, boxes, height, width):
                 corners = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
                 found.append(np.clip(corners, 0, [width, height, width, height]))
                 classes = np.clip(cell[5 * boxes :], 0, 1)
-                scores.append(min(max(confidence, 0), 1) * classes)
+                left, top, right, bottom = found[-1]
+                seen = right > left and bottom > top
+                scores.append(seen * min(max(confidence, 0), 1) * classes)
     return np.float32(found), np.float32(scores)
 
 
@@ -62,6 +64,15 @@ def test_one_cell_with_one_box():
         np.float32([[[[0.5, 0.5, 0.5, -1, 1, 1]]]]), 40, 80
     )
     np.testing.assert_allclose(ops.convert_to_numpy(boxes), [[[30, 0, 50, 40]]])
+
+
+def test_boxes_without_area_in_the_image_have_no_score():
+    # Width 0; far to the right of the image; and one that is whole.
+    cells = np.float32(
+        [[[[0.5, 0.5, 0, 1, 1, 1]], [[9, 0.5, 0.5, 1, 1, 1]], [[0.5, 0.5, 1, 1, 1, 1]]]]
+    )
+    _, scores = YOLOHead(grid=1, boxes=1, classes=1).decode(cells[0][:, None], 40, 80)
+    assert ops.convert_to_numpy(scores).ravel().tolist() == [0, 0, 1]
 
 
 def test_every_cell_sees_the_whole_image():

@@ -169,6 +169,8 @@ def test_predict_takes_proposals_of_any_number():
     assert found["num_detections"].tolist() == [3, 0, 0]  # A box of each of three classes.
     with pytest.raises(ValueError, match="2 proposals for 3 images"):
         model.predict(images, given[:2])
+    with pytest.raises(ValueError, match=r"are \(N, 4\), not \(4,\)"):
+        model.predict(images, [given[0], given[1, 0], []])
 
 
 def test_proposals_that_are_no_boxes_are_padding():

@@ -232,3 +232,9 @@ def test_bad_arguments(arguments, sentence):
     with pytest.raises(ValueError) as error:
         make(**arguments)
     assert str(error.value) == sentence
+
+
+def test_at_most_255_classes():
+    # The classes of pixels are written as uint8, where 255 is void.
+    with pytest.raises(ValueError, match="at most 255 classes, not 256"):
+        FCN(backbone("tiny"), 256, size=(64, 64))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from cvlib.data import batches, load
 from cvlib.models import (
     FCN,
     RCNN,
@@ -353,6 +354,23 @@ def test_losses_that_never_end_are_refused():
         localizer.fit(Endless())
     with pytest.raises(ValueError, match="give `steps`"):
         localizer.evaluate(Endless())
+
+
+def test_batches_say_how_many_are_an_epoch_even_where_none_is_asked_for():
+    localizer = Localizer(backbone("tiny"), 8, size=SIZE, hidden=8)
+    localizer.compile()
+    data = batches(load("scenes", "train").some(4), 2, SIZE, max_objects=8)
+    history = localizer.fit(data, steps_per_epoch=None, verbose=0)
+    assert len(history.epoch) == 1
+    localizer.evaluate(data, steps=None, verbose=0)
+
+
+def test_more_classes_than_the_system_has_are_refused():
+    localizer = Localizer(backbone("tiny"), 2, size=SIZE, hidden=8)
+    localizer.compile()
+    data = batches(load("scenes", "train").some(4), 2, SIZE, max_objects=8)
+    with pytest.raises(ValueError, match="built for 2 classes, these batches have 8: ball, clock"):
+        localizer.fit(data)
 
 
 @pytest.mark.slow
