@@ -1,0 +1,76 @@
+"""Chapter 20: multi-task network cascades."""
+
+from benchmarks.claims import Claim
+
+TABLES = {
+    "cascade": {
+        "title": "Instance segmentation by a cascade",
+        "settings": ("stages", "tested", "learning", "box_gradient"),
+        "metrics": ("mAPr@0.5", "mAPr@0.7", "mAP@0.5", "ms", "times faster"),
+        "papers": [
+            {"system": "SDS", "dataset": "VOC12 val"},
+            {"system": "Hypercolumns", "dataset": "VOC12 val"},
+            {"system": "MNC", "dataset": "VOC12 val"},
+        ],
+    },
+}
+
+COLUMNS = {
+    "stages": "of the cascade, in training",
+    "tested": "its stages in the test, where the last two have the weights of the two before",
+    "learning": "of all parts together, `end to end`, or `step by step`: masks, then classes, on "
+    "the trunk and the proposals of Faster R-CNN",
+    "box_gradient": "the losses of masks and classes reach the corners of the objects' boxes",
+    "mAPr@t": "mean average precision of masks, the area below the curve, at an IoU of t",
+    "ms": "milliseconds for one picture, the medians of the stages added up; of separate networks, "
+    "with the network that draws the masks",
+    "times faster": "the separate networks' time for a picture over the cascade's",
+}
+
+FIVE = {"system": "MultiTaskCascade", "stages": 5, "box_gradient": True}
+THREE = {"system": "MultiTaskCascade", "stages": 3, "tested": 3, "learning": "end to end"}
+SEPARATE = {"system": "separate networks"}
+
+CLAIMS = [
+    Claim(
+        "Masks of the cascade fit better than filled boxes.",
+        metric="mAPr@0.7",
+        left=FIVE,
+        right={"system": "FasterRCNN"},
+    ),
+    Claim(
+        "The cascade segments instances better than separate networks.",
+        metric="mAPr@0.5",
+        left=FIVE,
+        right=SEPARATE,
+        papers=(
+            {"system": "MNC", "dataset": "VOC12 val", "metric": "AP^r@0.5"},
+            {"system": "SDS", "dataset": "VOC12 val", "metric": "AP^r@0.5"},
+        ),
+    ),
+    Claim(
+        "The cascade is faster than separate networks.",
+        metric="times faster",
+        left=FIVE,
+        right=1,
+        papers=({"system": "MNC", "metric": "time per image"},),
+    ),
+    Claim(
+        "Learning end to end is better than step by step.",
+        metric="mAPr@0.5",
+        left=THREE,
+        right={"system": "MultiTaskCascade", "learning": "step by step"},
+    ),
+    Claim(
+        "Five stages are better than three.",
+        metric="mAPr@0.5",
+        left=FIVE,
+        right=THREE,
+    ),
+    Claim(
+        "The gradient through the box raises the average precision.",
+        metric="mAPr@0.7",
+        left=FIVE,
+        right={"system": "MultiTaskCascade", "stages": 5, "box_gradient": False},
+    ),
+]
