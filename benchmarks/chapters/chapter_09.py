@@ -1,0 +1,133 @@
+"""Chapter 09: R-CNN."""
+
+from benchmarks.claims import Claim
+
+VOC07 = {"system": "R-CNN", "dataset": "VOC07 test"}
+
+TABLES = {
+    "rcnn": {
+        "title": "R-CNN",
+        "settings": ("features", "fine-tuned", "scores", "box regression", "context"),
+        "metrics": ("mAP@0.5", "mAP@0.5 VOC 2007", "mAP"),
+        "papers": [VOC07 | {"metric": "mAP@0.5"}],
+    },
+    "rcnn_cost": {
+        "title": "R-CNN: what it costs",
+        "where": {"system": "RCNN, cost"},
+        "settings": (),
+        "metrics": (
+            *("regions", "bytes per region", "regions/s", "s/x"),
+            *("training ratio", "test ratio", "ms"),
+        ),
+        "papers": [
+            {"system": system, "dataset": "VOC07 test", "metric": "time per image"}
+            for system in ("R-CNN", "Fast R-CNN")
+        ],
+    },
+    "rcnn_proposals": {
+        "title": "R-CNN on the proposals of chapter 08",
+        "where": {"system": "RCNN, other proposals"},
+        "settings": ("proposals",),
+        "metrics": ("mAP@0.5",),
+        "papers": [],
+    },
+}
+
+COLUMNS = {
+    "features": "what the scores see: the last map (`pool`), or what the fully connected layers "
+    "make of it (`fc`)",
+    "fine-tuned": "the network was trained further on regions",
+    "scores": "of linear SVMs, or of the `softmax` of the fine-tuned layer",
+    "box regression": "boxes are moved and resized",
+    "context": "pixels of the picture around the box in the warp, of squares of 227",
+    "mAP@0.5 VOC 2007": "mean average precision by Pascal VOC's rule of 11 points, at IoU 0.5",
+    "regions": "proposals of a picture that are looked at",
+    "bytes per region": "of both kinds of features, on disk",
+    "regions/s": "for how many the features are computed and written in a second",
+    "s/x": "seconds that the stage x of the training takes",
+    "training ratio, test ratio": "the time of R-CNN over that of Fast R-CNN on the same "
+    "proposals, which are not counted, in training and for one picture",
+    "ms": "milliseconds for one picture, without its proposals",
+    "proposals": "the method that made the boxes of the test; the training had those of selective "
+    "search",
+}
+
+WHOLE = {
+    "system": "RCNN",
+    "features": "fc",
+    "fine-tuned": True,
+    "scores": "SVMs",
+    "box regression": True,
+    "context": 16,
+}
+PLAIN = WHOLE | {"box regression": False}
+MAP = PLAIN | {"features": "pool"}
+SOFTMAX = PLAIN | {"scores": "softmax"}
+COST = {"system": "RCNN, cost"}
+OTHERS = {"system": "RCNN, other proposals"}
+SECONDS = {"dataset": "VOC07 test", "metric": "time per image"}
+
+CLAIMS = [
+    Claim(
+        "R-CNN beats proposals with the most frequent class.",
+        metric="mAP@0.5",
+        left=WHOLE,
+        right={"system": "most frequent class"},
+    ),
+    Claim(
+        "Fine-tuning helps R-CNN.",
+        metric="mAP@0.5",
+        left=MAP,
+        right=MAP | {"fine-tuned": False},
+    ),
+    Claim(
+        "Box regression raises R-CNN's mean average precision.",
+        metric="mAP@0.5",
+        left=WHOLE,
+        right=PLAIN,
+        papers=(
+            VOC07 | {"conditions": "AlexNet with box regression"},
+            VOC07 | {"conditions": "AlexNet without box regression"},
+        ),
+    ),
+    Claim(
+        "SVMs beat the softmax of the fine-tuned layer.",
+        metric="mAP@0.5",
+        left=PLAIN,
+        right=SOFTMAX,
+    ),
+    Claim(
+        "Features after the fully connected layers beat the last map.",
+        metric="mAP@0.5",
+        left=PLAIN,
+        right=MAP,
+    ),
+    Claim(
+        "Context in the warp helps.",
+        metric="mAP@0.5",
+        left=SOFTMAX,
+        right=SOFTMAX | {"context": 0},
+    ),
+    Claim(
+        "Selective search gives R-CNN more than random boxes do.",
+        metric="mAP@0.5",
+        left=OTHERS | {"proposals": "selective search, fast"},
+        right=OTHERS | {"proposals": "random boxes"},
+    ),
+    Claim(
+        "R-CNN takes at least five times as long as Fast R-CNN for a picture.",
+        metric="test ratio",
+        left=COST,
+        right=5,
+        papers=(
+            SECONDS | {"system": "R-CNN"},
+            SECONDS | {"system": "Fast R-CNN", "conditions": "VGG-16 K40 proposals excluded"},
+        ),
+    ),
+    Claim(
+        "R-CNN takes longer to train than Fast R-CNN.",
+        metric="training ratio",
+        left=COST,
+        right=1,
+    ),
+]
