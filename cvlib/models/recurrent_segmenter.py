@@ -4,7 +4,7 @@ import keras
 from keras import layers, ops
 
 from cvlib import losses
-from cvlib.layers import BilinearUpsampling, ImagePyramid, PadToMultiple
+from cvlib.layers import BilinearUpsampling, ImagePyramid
 from cvlib.models.backbone import fix_normalisation, map_stride, trunk_up_to
 from cvlib.models.fcn import check_sizes, classes_of
 from cvlib.models.system import System
@@ -15,9 +15,9 @@ class RecurrentSegmenter(System):
     """One network, applied again and again to the image and to its own last answer.
 
     First the network sees the image, and zeros for an answer. Then it sees half of the image, and
-    the scores that it has just given, halved as well; then a quarter, and so on. Each time it sees
-    twice as far around a place as before, and knows what it thought of all that it sees. It has the
-    same weights every time, and learns from every answer.
+    the scores that it has just given; then a quarter, and so on. Each time it sees further around a
+    place than before, and knows what it thought of that place and those beside it. It has the same
+    weights every time, and learns from every answer.
 
         segmenter = RecurrentSegmenter(backbone("tiny"), num_classes, iterations=3)
         segmenter.compile("adam")
@@ -36,17 +36,16 @@ class RecurrentSegmenter(System):
         frozen_to: name of the backbone's map up to which its layers are never trained.
         network: that of another `RecurrentSegmenter`, to share its weights; a new one by default.
 
-    The outputs are the detections, `segmentation` (B, H, W) uint8, and two lists with an entry for
-    each iteration: `answers`, of which `segmentation` is the last, and `scores` (B, h, w, C), whose
-    cells are twice as large from each iteration to the next.
+    The outputs are the detections, `segmentation` (B, H, W) uint8, of the last iteration, and
+    `scores`, a list of those of each, (B, h, w, C) at the stride of the feature map.
 
     Raises:
         ValueError: `iterations`, `feature_map` or `frozen_to` is none of the above.
 
     Source: Recurrent Convolutional Neural Networks for Scene Labeling (Pinheiro & Collobert 2014),
     sections 3.2 and 3.3. The paper's network has no trunk and takes image and answer in its first
-    layer, and it is shifted over the image so that every pixel has an answer of its own; here the
-    scores are interpolated. The trunk's batch normalisation stays as it is.
+    layer, and it is shifted over the smaller images so that no place is without an answer; here
+    their maps are enlarged. The trunk's batch normalisation stays as it is.
     """
 
     detections = ("segmentation",)
@@ -69,30 +68,28 @@ class RecurrentSegmenter(System):
             raise ValueError(f"`iterations` must be a positive integer, not {iterations!r}.")
         trunk, _ = trunk_up_to(backbone, feature_map, frozen_to)
         fix_normalisation(trunk)
-        pyramid = ImagePyramid(iterations)
         if network is None:
             channels = trunk.output[feature_map].shape[-1]
             network = _network(channels, num_classes, kernel, hidden)
+        upsampling = BilinearUpsampling(map_stride(feature_map), trainable=False, dtype="float32")
 
         images = keras.Input((*(size or (None, None)), 3), name="images")
-        scaled = pyramid(PadToMultiple(32 * 2 ** (iterations - 1))(images))
-        scores, halved, parts = [], [], {"pyramid": (images, scaled)}
-        for i, image in enumerate(scaled, 1):
-            features, last = trunk(image)[feature_map], halved[-1:]
-            scores.append(network([features, *(last or [_zeros(features, num_classes)])]))
-            halved.append(layers.AveragePooling2D(2, dtype="float32")(scores[-1]))
-            # A graph cannot be cut where the network ends, for it comes again.
-            parts[f"iteration {i}"] = ([image, *last], [scores[-1], halved[-1]])
-        upsamplings = [
-            BilinearUpsampling(map_stride(feature_map) * 2**i, trainable=False, dtype="float32")
-            for i in range(iterations)
-        ]
-        # The losses upsample all scores, with layers that must belong to the graph.
-        answers = [classes_of(u(x, images)) for u, x in zip(upsamplings, scores, strict=True)]
-        found = {"segmentation": answers[-1]}
-        super().__init__(images, {"scores": scores, "answers": answers, **found}, **kwargs)
-        self.backbone, self.network, self.upsamplings = trunk, network, upsamplings
-        self._parts = parts | {"upsampling": ([scores[-1], images], found)}
+        maps = [trunk(x)[feature_map] for x in ImagePyramid(iterations)(images)]
+        scores = []
+        for i, features in enumerate(maps):
+            if i > 0:
+                enlarge = BilinearUpsampling(2**i, trainable=False, dtype="float32")
+                features = enlarge(features, maps[0])
+            answer = scores[-1] if scores else _zeros(features, num_classes)
+            scores.append(network([features, answer]))
+        found = {"segmentation": classes_of(upsampling(scores[-1], images))}
+        super().__init__(images, {"scores": scores, **found}, **kwargs)
+        self.backbone, self.network, self.upsampling = trunk, network, upsampling
+        self._parts = {
+            "trunk": (images, maps),
+            "iterations": (maps, scores),
+            "upsampling": ([scores[-1], images], found),
+        }
         self._config = {
             "num_classes": num_classes,
             "size": size and tuple(size),
@@ -112,8 +109,8 @@ class RecurrentSegmenter(System):
         truth = ops.convert_to_tensor(y["segmentation"])
         check_sizes(truth, outputs["segmentation"])
         each = [
-            losses.pixel_cross_entropy(truth, upsampling(scores, truth[..., None]))
-            for upsampling, scores in zip(self.upsamplings, outputs["scores"], strict=True)
+            losses.pixel_cross_entropy(truth, self.upsampling(scores, truth[..., None]))
+            for scores in outputs["scores"]
         ]
         return {"segmentation": sum(each)}
 
