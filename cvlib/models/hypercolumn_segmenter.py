@@ -169,13 +169,20 @@ class HypercolumnSegmenter(RegionDetector):
         }
 
     def __call__(self, inputs, *args, **kwargs):
-        # Training looks at boxes of its own, in the losses.
-        if not isinstance(inputs, dict) or "boxes" not in inputs:
-            images = ops.convert_to_tensor(inputs["images"] if isinstance(inputs, dict) else inputs)
-            shape = (ops.shape(images)[0], self._config["max_detections"])
-            boxes, labels = ops.zeros((*shape, 4)), ops.full(shape, -1, "int32")
-            inputs = {"images": images, "boxes": boxes, "labels": labels}
-        return super().__call__(inputs, *args, **kwargs)
+        return super().__call__(self._with_boxes(inputs), *args, **kwargs)
+
+    def call(self, inputs, *args, **kwargs):
+        # What JAX trains through.
+        return super().call(self._with_boxes(inputs), *args, **kwargs)
+
+    def _with_boxes(self, inputs):
+        """The network's inputs, of padding where there are none: the losses have other boxes."""
+        if isinstance(inputs, dict) and "boxes" in inputs:
+            return inputs
+        images = ops.convert_to_tensor(inputs["images"] if isinstance(inputs, dict) else inputs)
+        shape = (ops.shape(images)[0], self._config["max_detections"])
+        boxes, labels = ops.zeros((*shape, 4)), ops.full(shape, -1, "int32")
+        return {"images": images, "boxes": boxes, "labels": labels}
 
     def predict(
         self,

@@ -61,6 +61,7 @@ def classified(strides, size, channels, scales=(1, 1, 1)):
     return reference
 
 
+@pytest.mark.slow
 def test_scores_of_maps_upsampled_are_those_of_hypercolumns():
     arguments = {
         "channels": 3,
@@ -94,6 +95,7 @@ def test_without_classes_and_without_maps():
     )
 
 
+@pytest.mark.slow
 def test_boxes_move_scores():
     given = inputs()
     one = {"features": given["features"][1:2], "boxes": given["boxes"], "labels": given["labels"]}

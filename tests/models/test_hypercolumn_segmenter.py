@@ -31,7 +31,7 @@ def make(**arguments):
 
 @pytest.fixture(scope="module")
 def model():
-    """A network whose masks are the left half of each box for class 1, and else all of it."""
+    """A network whose masks are the left third of each box for class 1, and else all of it."""
     model = make()
     model.compile("sgd", num_regions=64)
     rng = np.random.default_rng(0)
@@ -51,10 +51,16 @@ def jittered(y, moves=((0, 0, 0, 0),)):
 
 
 def test_losses_are_those_of_the_paper(model):
-    images, y = shapes(2)
-    y["masks"][0], y["masks"][1] = 1, disc()
-    y["boxes"][1, 0, 2:] -= 9  # a small one
-    nothing = np.full((2, 1, 4), [50, 50, 62, 62], "float32")
+    images, _ = shapes(3)
+    objects = [[4, 4, 30, 30], [36, 30, 56, 50]]
+    y = {
+        "boxes": np.float32([objects, objects, objects]),
+        "labels": np.int32([[1, 0], [2, 1], [0, -1]]),
+        "masks": np.ones((3, 2, CELLS, CELLS), "float32"),
+    }
+    y["masks"][1] = disc()
+    y["masks"][2] = 0  # neither right nor wrong
+    nothing = np.full((3, 1, 4), [50, 50, 62, 62], "float32")
     # IoUs of about 0.9, 0.6 and under 0.5.
     moves = [(1, 0, 1, 0), (0, 5, 0, 5), (0, 0, -13, 0)]
     y["proposals"] = np.concatenate([jittered(y, moves), nothing], axis=1)
@@ -63,7 +69,7 @@ def test_losses_are_those_of_the_paper(model):
     features = outputs["features"]
     expected = {"mask": [], "rescoring": []}
     kinds = set()
-    for i, n in np.ndindex(*regions.shape[:2]):
+    for i, n in np.ndindex(2, regions.shape[1]):
         if regions[i, n, 0] < 0:
             continue
         present = np.flatnonzero(y["labels"][i] >= 0)
@@ -147,6 +153,21 @@ def test_what_does_not_fit_is_said(model):
     for depths in ((), ("stride8", "stride7")):
         with pytest.raises(ValueError, match="`depths` are some of stride2, .* and fc, not"):
             make(depths=depths)
+
+
+@pytest.mark.slow
+def test_a_mask_is_not_drawn_to_be_classified_well():
+    model = make(full_side=1e6)  # masks learn nothing
+    images, y = shapes(4)
+    y["proposals"] = jittered(y)
+    model.compile(keras.optimizers.SGD(0.1))
+    before = [part.get_weights() for part in (model.hypercolumn, model.rescorer)]
+    model.fit(images, y, verbose=0)
+    masks, scores = (
+        max(np.abs(a - b).max() for a, b in zip(old, part.get_weights(), strict=True))
+        for old, part in zip(before, (model.hypercolumn, model.rescorer), strict=True)
+    )
+    assert masks < 1e-7 and scores > 1e-4
 
 
 @compiled
