@@ -40,12 +40,15 @@ def resolution(system, default=128):
 
 
 def noise(system, batch_size, count=100):
-    """Inputs of a system: images in 0..255, and `xyxy` boxes, `count` where it takes any number."""
+    """Inputs of a system: images in 0..255, `xyxy` boxes, `count` where it takes any number, and
+    their labels, all 0."""
     rng = np.random.default_rng(0)
     height, width = resolution(system)
 
     def fill(tensor):
         *shape, last = tensor.shape[1:]
+        if tensor.dtype == "int32":
+            return np.zeros((batch_size, *shape, last), tensor.dtype)
         if last == 4:
             shape = [length or count for length in shape]
             corners = rng.random((batch_size, *shape, 2, 2)) * (width, height)

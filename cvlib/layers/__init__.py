@@ -10,6 +10,7 @@ from cvlib.layers.box_merging import BoxMerging
 from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
 from cvlib.layers.hog import HOG
+from cvlib.layers.hypercolumn import ClassifierGrid, Hypercolumn
 from cvlib.layers.image_pyramid import ImagePyramid
 from cvlib.layers.mask_pooling import MaskPooling
 from cvlib.layers.non_max_suppression import NonMaxSuppression
@@ -28,8 +29,10 @@ __all__ = [
     "AnchorGrid",
     "BilinearUpsampling",
     "BoxMerging",
+    "ClassifierGrid",
     "CropAndResize",
     "DenseToConv",
+    "Hypercolumn",
     "ImagePyramid",
     "InterleaveOffsets",
     "MaskPooling",

@@ -63,6 +63,12 @@ def bilinear(places, pixels):
     return ops.where(pixel == before, 1 - share, ops.where(pixel == before + 1, share, 0.0))
 
 
+def extended(start, end, cells, pixels):
+    """`bilinear` weights (..., cells, pixels) at the `centres` of cells over a box; outside the row
+    goes on as it ends."""
+    return bilinear(ops.clip(centres(start, end, cells), 0, pixels - 1), pixels)
+
+
 def resample(images, rows, columns):
     """Samples (B, R, i, j, C) of images (B, H, W, C): weights (B, R, i, H), then (B, R, j, W)."""
     rows, columns = (ops.cast(weights, images.dtype) for weights in (rows, columns))

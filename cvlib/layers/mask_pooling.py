@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from cvlib.layers.crop_and_resize import bilinear, centres
+from cvlib.layers.crop_and_resize import extended
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -51,8 +51,7 @@ class MaskPooling(keras.layers.Layer):
     def _weights(self, cells, pixels):
         """Bilinear weights (cells, pixels) of a mask's `pixels` at the centres of equal cells."""
         frame = ops.convert_to_tensor([0.0, pixels], "float32")
-        places = ops.clip(centres(frame[0], frame[1], cells), 0, pixels - 1)
-        return ops.cast(bilinear(places, pixels), self.compute_dtype)
+        return ops.cast(extended(frame[0], frame[1], cells, pixels), self.compute_dtype)
 
     def compute_output_shape(self, features_shape, masks_shape=None):
         return (*features_shape[:2], *self.size, features_shape[-1])

@@ -5,6 +5,7 @@ from cvlib.models.fast_rcnn import FastRCNN
 from cvlib.models.faster_rcnn import FasterRCNN
 from cvlib.models.fcn import FCN
 from cvlib.models.hog_detector import HOGDetector
+from cvlib.models.hypercolumn_segmenter import HypercolumnSegmenter
 from cvlib.models.localizer import Localizer
 from cvlib.models.multi_scale_parser import MultiScaleParser
 from cvlib.models.multi_task_cascade import MultiTaskCascade
@@ -22,6 +23,7 @@ __all__ = [
     "FastRCNN",
     "FasterRCNN",
     "HOGDetector",
+    "HypercolumnSegmenter",
     "Localizer",
     "MultiScaleParser",
     "MultiTaskCascade",

@@ -173,7 +173,7 @@ class System(keras.Model):
             images: (B, H, W, 3) in 0..255, RGB; or one image (H, W, 3), or a list of images of any
                 sizes and of names of image files.
             **boxes: what a system looks at besides: for each image `xyxy` boxes in its pixels, in
-                the order of its images.
+                the order of its images, or their `labels`.
 
         Returns:
             `Detections`, a dict of NumPy arrays, in pixels of the given images: `boxes` (B, N, 4)
@@ -190,7 +190,7 @@ class System(keras.Model):
         for indices, batch, geometry in self._batches(images, batch_size):
             x = {key: np.stack([value[i] for i in indices]) for key, value in boxes.items()}
             if geometry is not None:
-                x = {key: value * geometry[0] + geometry[1] for key, value in x.items()}
+                x |= {k: v * geometry[0] + geometry[1] for k, v in x.items() if k != "labels"}
             x = {"images": batch, **x} if isinstance(self.input, dict) else batch
             outputs = super().predict(x, batch_size=batch_size, verbose=verbose)
             if geometry is not None:

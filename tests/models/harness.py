@@ -189,9 +189,9 @@ def _check_images(system, images, boxes, found):
         canvas[:, side // 2 : 3 * side // 2] = tall
         by_hand = Image.fromarray(canvas).resize((side, side), Image.Resampling.BILINEAR)
         shift = np.float32([side / 4, 0, side / 4, 0])
-        shrunk = {key: np.stack([v[1] / 2 + shift, v[0]]) for key, v in boxes.items()}
-        expected = system.predict(np.stack([np.asarray(by_hand), images[0]]), **shrunk)
         x = {key: np.stack([v[1], v[0]]) for key, v in boxes.items()}
+        located = {k: np.stack([v[1] / 2 + shift, v[0]]) for k, v in boxes.items() if k != "labels"}
+        expected = system.predict(np.stack([np.asarray(by_hand), images[0]]), **x | located)
         actual = system.predict([tall, images[0]], **x)
         real = (expected["labels"] >= 0)[0, :, None]
         limits = np.float32([side, 2 * side] * 2)

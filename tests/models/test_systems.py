@@ -12,6 +12,7 @@ from cvlib.models import (
     FasterRCNN,
     FastRCNN,
     HOGDetector,
+    HypercolumnSegmenter,
     Localizer,
     MultiScaleParser,
     MultiTaskCascade,
@@ -184,6 +185,38 @@ def test_hog_detector(tmp_path):
         "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
     }
     run_system_test(HOGDetector, arguments, images, y, tmp_path, not_saved=("templates",))
+
+
+@pytest.mark.slow
+def test_hypercolumn_segmenter(tmp_path):
+    images, y = batch()
+    y["proposals"] = proposed(y)
+    boxes = y["proposals"][:, :5]
+    labels = np.int32([[0, 1, 1, 0, -1], [1, 1, 0, -1, -1]])
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "max_detections": 5,
+        "depths": ("stride4", "fc", "stride8"),
+        "grid": 2,
+        "mask_size": 8,
+        "kernel_size": 1,
+        "scales": (0.5, 1.0, 2.0),
+        "full_side": 32,
+        "feature_map": "stride16",
+        "pool_size": 3,
+        "hidden": 16,
+        "dropout": 0.25,
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        HypercolumnSegmenter,
+        {"backbone": backbone("tiny"), **arguments},
+        {"images": images, "boxes": boxes, "labels": labels},
+        y,
+        tmp_path,
+        fit_x=images,
+    )
 
 
 @pytest.mark.slow
