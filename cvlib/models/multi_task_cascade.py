@@ -15,7 +15,7 @@ from cvlib.models.region_detector import class_deltas, class_logits, hidden_laye
 from cvlib.models.system import System
 from cvlib.targets import forgiven, masks_in, masks_iou
 
-# Of an image's losses at each side of a box: half of the pull that the RPN's own has at an anchor.
+# Of an image's losses at each side of a box, about what the RPN's own loss has at an anchor.
 PULL = 1 / 512  # `clip_base` in mnc_5stage/train.prototxt
 
 
@@ -36,14 +36,17 @@ class MultiTaskCascade(ProposingDetector):
 
     All losses train all that comes before them. The warp is differentiable in the box, so that the
     losses of masks and classes move boxes too: those of the RPN, and those of stage 3. This holds
-    for the boxes of objects alone, and is bounded, as in the authors' release, by 1 / 512 for each
-    side: without bounds boxes move to where they are told apart most easily, and miss the objects.
+    for the boxes of objects alone, and is bounded by 1 / 512 for each side, in units of the box:
+    without bounds boxes move to where they are told apart most easily, and miss the objects. (The
+    authors' release bounds the four deltas instead, by the same number, of all boxes.)
 
     A region is an object if its IoU with one is at least 0.5, and learns its mask, its box and one
     of two classifications. The other, whose scores are those of the detections, takes it for
     background unless the IoU of the predicted mask, too, is at least 0.5. Objects that are
-    difficult, crowds, and those whose mask is empty, are neither right nor wrong; what lies of a
-    mask outside its box is cut off.
+    difficult, crowds, and those whose mask is empty (but to the RPN, which sees boxes alone), are
+    neither right nor wrong; what lies of a mask outside its box is cut off. A predicted mask is
+    what has a probability over 0.5. With five stages the detections are those of the last; the authors
+    add those of stage 3, and suppress at an IoU of 0.3 (`nms`).
 
     Args:
         backbone: a model from `cvlib.models.backbone`; it is used, and trained, in place, up to the

@@ -30,7 +30,7 @@ MEAN_NORM = 20  # of the features that SVMs and regressors see
 NEGATIVE = 0.3  # IoU with an object of the class under which a proposal is no such object
 HARD, EASY = -1.0001, -1.2  # scores from which a negative is learnt from, and under which no more
 ROUND = 2000  # hard negatives after which a SVM is trained again
-PAIR = 0.6  # IoU of a proposal with its object, from which its box is learnt
+PAIR = 0.6  # IoU of a proposal with its object, above which its box is learnt
 RIDGE = 1000
 WHITENING = 1e-3  # added to the variances of the targets
 UNSCALED = (1.0, 1.0, 1.0, 1.0)  # of the targets, which are whitened instead
@@ -56,8 +56,8 @@ class RCNN(ProposalDetector):
     2. the features of all proposals, and of the objects' own boxes, are written to disk;
     3. one SVM for each class learns to tell the objects from proposals with an IoU under 0.3, of
        which it is shown the hard ones, in rounds;
-    4. one ridge regression for each class learns, from proposals with an IoU of at least 0.6, where
-       the object is.
+    4. one ridge regression for each class learns, from proposals with an IoU of more than 0.6,
+       where the object is.
 
         batches = cvlib.data.batches(dataset, 16, size, proposals=proposals, max_proposals=200)
         rcnn = RCNN(backbone("tiny"), num_classes, size, max_proposals=200)
@@ -362,16 +362,21 @@ class RCNN(ProposalDetector):
         Returns:
             For each image a structured array of its proposals that are boxes, and of its objects:
             `image`; `box`; `own`, the class of the object whose box it is, or -1; `overlap`, the
-            highest IoU with an object of each class; `pair`, the class of the object that its box
-            should become, or -1, and the `target` of it.
+            highest IoU with an object of each class, or the share that a forgiven one covers;
+            `pair`, the class of the object that its box should become, or -1, and the `target` of
+            it.
         """
         labels = ops.convert_to_numpy(y["labels"])
         objects = ops.cast(y["boxes"], "float32")
         proposals = inside(ops.cast(proposals, "float32"), self._config["size"])
         boxes = ops.concatenate([proposals, objects], axis=1)
-        overlap = ops.convert_to_numpy(box_ops.iou(boxes, objects))  # 0 of objects that are none
-        overlap = np.nan_to_num(overlap) * (labels >= 0)[:, None]
-        taught = (labels >= 0) & ~ops.convert_to_numpy(forgiven(y))
+        ignored = ops.convert_to_numpy(forgiven(y))
+        # A crowd is larger than those in it: what counts is how much of a region it covers.
+        overlap = ops.where(
+            ignored[:, None], box_ops.covered(boxes, objects), box_ops.iou(boxes, objects)
+        )
+        overlap = np.nan_to_num(ops.convert_to_numpy(overlap)) * (labels >= 0)[:, None]
+        taught = (labels >= 0) & ~ignored
         taught &= np.nan_to_num(ops.convert_to_numpy(box_ops.area(objects))) > 0
         of_taught = overlap * taught[:, None]
         nearest = of_taught.argmax(axis=-1)
@@ -512,11 +517,13 @@ def train_svm(examples, label):
         if sum(map(len, positives)) >= MOST:
             break
     positives = np.concatenate(positives)[:MOST]
+    if not len(positives):
+        return np.append(np.zeros(positives.shape[1]), NEVER)
     weights, negatives, fresh = None, positives[:0], [positives[:0]]
 
     def learn():
         x = np.concatenate([negatives, *fresh])
-        if not len(positives) or not len(x):
+        if not len(x):
             return weights, x
         weights_now = _svm(positives, x)
         scores = x @ weights_now[:-1] + weights_now[-1]

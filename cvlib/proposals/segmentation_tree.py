@@ -38,7 +38,9 @@ class SegmentationTree(NamedTuple):
         """The nodes of least total cost that together cover the image, no pixel twice.
 
         A node is taken whole unless the best covers of its two parts cost less together; so the
-        best cover of every node is known once those of its parts are.
+        best cover of every node is known once those of its parts are. (In Farabet et al. each
+        pixel instead takes the purest of all nodes above it, however large it is; nodes that are
+        chosen may then lie in one another.)
 
         Args:
             costs: (2R - 1,) of the nodes.

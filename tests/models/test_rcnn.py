@@ -194,6 +194,32 @@ def test_what_is_known_of_regions():
     np.testing.assert_allclose(found["overlap"][[0, 3], 2], [7 / 9, 1], rtol=1e-5)
 
 
+def test_a_region_inside_a_crowd_is_no_negative():
+    model = make()
+    y = {"boxes": np.float32([[[0, 0, 60, 60]]]), "labels": np.int32([[1]])}
+    y["crowd"] = np.array([[True]])
+    given = np.full((1, 12, 4), -1, "float32")
+    given[0, 0] = 8, 8, 18, 18
+    (found,) = model._regions(given, y, 0)
+    # Its IoU with the crowd is 100 / 3600.
+    assert found["overlap"].tolist() == [[0, 1, 0]]
+
+
+def test_a_class_without_objects_keeps_no_negatives():
+    class Counted(list):
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return super().__iter__()
+
+    regions = np.zeros(5, [("own", "i4"), ("overlap", "f4", 3)])
+    regions["own"] = -1
+    examples = Counted([(regions, np.ones((5, 4), "float32"))] * 3)
+    assert rcnn.train_svm(examples, 1).tolist() == [0, 0, 0, 0, rcnn.NEVER]
+    assert examples.passes == 1  # The one that looks for objects.
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     """A system trained in all its stages without a pause, its data and its folder."""
