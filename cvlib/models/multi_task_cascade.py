@@ -45,8 +45,8 @@ class MultiTaskCascade(ProposingDetector):
     background unless the IoU of the predicted mask, too, is at least 0.5. Objects that are
     difficult, crowds, and those whose mask is empty (but to the RPN, which sees boxes alone), are
     neither right nor wrong; what lies of a mask outside its box is cut off. A predicted mask is
-    what has a probability over 0.5. With five stages the detections are those of the last; the authors
-    add those of stage 3, and suppress at an IoU of 0.3 (`nms`).
+    what has a probability over 0.5. With five stages the detections are those of the last;
+    the authors add those of stage 3, and suppress at an IoU of 0.3 (`nms`).
 
     Args:
         backbone: a model from `cvlib.models.backbone`; it is used, and trained, in place, up to the
