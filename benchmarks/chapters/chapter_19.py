@@ -1,0 +1,73 @@
+"""Chapter 19: hypercolumns."""
+
+from benchmarks.claims import Claim
+
+TABLES = {
+    "hypercolumns": {
+        "title": "Masks from hypercolumns",
+        "settings": ("depths", "grid", "scores"),
+        "metrics": ("mAPr@0.5", "mAPr@0.7", "mask IoU"),
+        "papers": [
+            {"system": "SDS", "dataset": "VOC12 val"},
+            {"system": "Hypercolumns", "dataset": "VOC12 val"},
+        ],
+    },
+}
+
+COLUMNS = {
+    "depths": "maps of the trunk that a hypercolumn holds, and `fc`, two fully connected layers "
+    "that see the whole box",
+    "grid": "classifiers along each side of a box",
+    "scores": "confidence of a detection: the `detector`'s, or `rescored` after its mask is drawn",
+    "mAPr@t": "mean average precision of masks, the area below the curve, at an IoU of t",
+    "mask IoU": "mean IoU of the objects' masks with those drawn into their true boxes",
+}
+
+SEGMENTER = {"system": "HypercolumnSegmenter"}
+ALL = {**SEGMENTER, "depths": "all", "grid": 5, "scores": "detector"}
+PAPER = (
+    {"system": "Hypercolumns", "dataset": "VOC12 val", "metric": "AP^r@0.5"},
+    {"system": "SDS", "dataset": "VOC12 val", "metric": "AP^r@0.5"},
+)
+
+CLAIMS = [
+    Claim(
+        "Masks from hypercolumns fit better than filled boxes.",
+        metric="mAPr@0.7",
+        left=ALL,
+        right={"system": "FasterRCNN"},
+    ),
+    Claim(
+        "Several depths are better than the last layers alone.",
+        metric="mAPr@0.5",
+        left=ALL,
+        right={**SEGMENTER, "depths": "fc", "scores": "detector"},
+        papers=PAPER,
+    ),
+    *(
+        Claim(
+            f"Several depths draw better masks than {name} alone.",
+            metric="mask IoU",
+            left=ALL,
+            right={**SEGMENTER, "depths": depth, "scores": "detector"},
+        )
+        for depth, name in (
+            ("fc", "the fully connected layers"),
+            ("stride16", "the map at stride 16"),
+            ("stride8", "the map at stride 8"),
+            ("stride4", "the map at stride 4"),
+        )
+    ),
+    Claim(
+        "A grid of classifiers draws better masks than one classifier.",
+        metric="mask IoU",
+        left=ALL,
+        right={**ALL, "grid": 1},
+    ),
+    Claim(
+        "Rescoring by the mask raises the average precision.",
+        metric="mAPr@0.5",
+        left={**ALL, "scores": "rescored"},
+        right=ALL,
+    ),
+]
