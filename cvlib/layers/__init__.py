@@ -9,6 +9,7 @@ from cvlib.layers.bilinear_upsampling import BilinearUpsampling, bilinear_kernel
 from cvlib.layers.box_merging import BoxMerging
 from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
+from cvlib.layers.distance_transform_pooling import DistanceTransformPooling
 from cvlib.layers.hog import HOG
 from cvlib.layers.hypercolumn import ClassifierGrid, Hypercolumn
 from cvlib.layers.image_pyramid import ImagePyramid
@@ -32,6 +33,7 @@ __all__ = [
     "ClassifierGrid",
     "CropAndResize",
     "DenseToConv",
+    "DistanceTransformPooling",
     "Hypercolumn",
     "ImagePyramid",
     "InterleaveOffsets",

@@ -1,6 +1,7 @@
 """The systems of the course, one file per paper, and the backbone that feeds them."""
 
 from cvlib.models.backbone import backbone
+from cvlib.models.deformable_parts_model import DeformablePartsModel
 from cvlib.models.fast_rcnn import FastRCNN
 from cvlib.models.faster_rcnn import FasterRCNN
 from cvlib.models.fcn import FCN
@@ -20,6 +21,7 @@ __all__ = [
     "FCN",
     "RCNN",
     "YOLO",
+    "DeformablePartsModel",
     "FastRCNN",
     "FasterRCNN",
     "HOGDetector",

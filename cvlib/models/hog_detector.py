@@ -1,26 +1,25 @@
 """Templates of edges, compared with every place of an image at every size."""
 
-import itertools
-import math
-
 import keras
 import numpy as np
 from keras import layers, ops
 
-from cvlib import boxes as box_ops
 from cvlib.layers import HOG, NonMaxSuppression
-from cvlib.losses import mean_where
-from cvlib.models.system import System, epoch_steps, one_pass, plain
-from cvlib.targets import forgiven
-
-BLOCK = 2  # cells on a side of a block
-PER_IMAGE = 20  # windows of an image that a round takes at most, of each component
-RARE = 0.05  # share of a class's objects below which a component is left out
-NEVER = -100.0  # score of a component that is left out
+from cvlib.models.system import System, plain
+from cvlib.models.template_detector import (
+    BLOCK,
+    NEVER,
+    Examples,
+    TemplateDetector,
+    resized,
+    template,
+    window_grid,
+    window_shape,
+)
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
-class HOGDetector(System):
+class HOGDetector(TemplateDetector):
     """A detector that asks of every window of an image, of any size: is this the object?
 
     The image is resized by each of `scales`, and its histograms of oriented gradients (`HOG`) are
@@ -59,10 +58,6 @@ class HOGDetector(System):
     Source: Dalal and Triggs 2005; components by aspect ratio are those of Felzenszwalb et al. 2010.
     """
 
-    loss_names = ("objects", "background")
-    object_iou = (0.5, 0.7)  # of the best window of an object at least, and of others with it
-    background_iou = 0.3
-
     def __init__(
         self,
         num_classes,
@@ -79,36 +74,25 @@ class HOGDetector(System):
         **kwargs,
     ):
         # In cells: a window covers `shape` without its margin.
-        shapes = [_shape(side, ratio) for ratio in ratios]
+        shapes = [window_shape(side, ratio) for ratio in ratios]
         if templates is None:
-            templates = [_template(shape, margin, num_classes, BLOCK**2 * bins) for shape in shapes]
+            templates = [template(shape, margin, num_classes, BLOCK**2 * bins) for shape in shapes]
         hog = HOG(cell_size, bins, signed, BLOCK)
         images = keras.Input((*size, 3), name="images")
         pyramid, maps, scores, windows, grids, places = [], [], [], [], [], []
         for level, scale in enumerate(scales):
-            scaled = tuple(round(scale * length) for length in size)
             # Nothing is to be smoothed in a larger image; TensorFlow would spend time on it.
-            pyramid.append(ops.image.resize(images, scaled, antialias=scale < 1))
+            pyramid.append(ops.image.resize(images, resized(size, scale), antialias=scale < 1))
             # The margin of a window may lie outside of the image, where there are no edges.
             maps.append(layers.ZeroPadding2D(margin)(hog(pyramid[-1])))
-            for component, (shape, template) in enumerate(zip(shapes, templates, strict=True)):
-                rows, columns = (n // cell_size - m + 1 for n, m in zip(scaled, shape, strict=True))
-                if min(rows, columns) < 1:
-                    raise ValueError(
-                        f"An image of {_by(size)} at scale {scale} is {_by(scaled)}, smaller than "
-                        f"the window of {_by(np.multiply(shape, cell_size))}."
-                    )
-                found = template(maps[-1])
+            for component, (shape, of_shape) in enumerate(zip(shapes, templates, strict=True)):
+                grid, place, boxes = window_grid(size, scale, cell_size, shape)
+                found = of_shape(maps[-1])
                 scores.append(layers.Reshape((-1, num_classes), dtype="float32")(found))
-                grids.append((rows, columns))
-                top, left = np.mgrid[:rows, :columns].reshape(2, -1)
-                corners = np.stack([left, top, left + shape[1], top + shape[0]], axis=-1)
-                windows.append(corners * cell_size * np.tile(np.divide(size, scaled)[::-1], 2))
-                place = np.stack(
-                    [np.full_like(top, level), np.full_like(top, component), top, left]
-                )
-                places.append(place.T)
-        windows = np.float32(np.concatenate(windows))
+                grids.append(grid)
+                windows.append(boxes)
+                places.append(np.insert(place, [0, 0], [level, component], axis=1))
+        windows = np.concatenate(windows)
         scores = ops.concatenate(scores, axis=1) if len(scores) > 1 else scores[0]
         nms = nms or {}
         found = _detect(windows, scores, NonMaxSuppression(**nms))
@@ -133,16 +117,6 @@ class HOGDetector(System):
             "signed": signed,
             "nms": nms,
         }
-
-    def slide(self, **changes):
-        """The same templates over other images.
-
-        Args:
-            **changes: of the arguments `size`, `scales` and `nms`.
-        """
-        return type(self)(
-            templates=self.templates, classes=self.classes, **{**self._config, **changes}
-        )
 
     def fit(self, x, y=None, rounds=3, C=0.01, negatives=2000, batch_size=32, **kwargs):
         """Trains a support vector machine for each component, in rounds, which are its epochs.
@@ -169,160 +143,40 @@ class HOGDetector(System):
             squared hinge of the components' examples), and how many `examples` are objects, and
             how many are `negatives`, of all components together.
         """
-        steps = epoch_steps(x, kwargs)
-        verbose = kwargs.get("verbose", "auto")
-        callbacks = keras.callbacks.CallbackList(
-            kwargs.get("callbacks"),
-            add_history=True,
-            add_progbar=verbose != 0,
-            model=self,
-            verbose=verbose,
-            epochs=rounds + 1,
-            steps=1,
-        )
-        self.classes = self.classes or tuple(getattr(x, "classes", ()))
-        look = keras.Model(self.input, [plain(self._parts["hog"][1]), self.output["scores"]])
-        rng = np.random.default_rng(0)
-        components = np.ndindex(len(self.templates), self._config["num_classes"])
-        examples = {component: _Examples(negatives) for component in components}
-        callbacks.on_train_begin()
-        for number in range(rounds + 1):
-            callbacks.on_epoch_begin(number)
-            for images, targets in one_pass(x, y, batch_size, steps):
-                maps, scores = look.predict_on_batch(images)
-                if number == 0:
-                    scores = rng.random(scores.shape)
-                overlaps = ops.convert_to_numpy(box_ops.iou(self.windows, targets["boxes"]))
-                ignored = ops.convert_to_numpy(forgiven(targets))
-                for i, overlap in enumerate(overlaps):
-                    objects = {k: np.asarray(targets[k][i]) for k in ("boxes", "labels")}
-                    objects["ignored"] = ignored[i]
-                    features = [level[i] for level in maps]
-                    key = hash(np.asarray(images[i]).tobytes())
-                    self._collect(examples, features, scores[i], overlap, objects, key, number == 0)
-            logs = {"loss": self._train(examples, C)}
-            for name in ("examples", "negatives"):
-                logs[name] = sum(len(getattr(e, name)) for e in examples.values())
-            callbacks.on_epoch_end(number, logs)
-        callbacks.on_train_end()
-        return self.history
+        return self._rounds(rounds + 1, x, y, C, negatives, batch_size, kwargs)
 
-    def _collect(self, examples, features, scores, overlap, objects, key, first):
-        """Adds the windows of one image to the examples of all components."""
-        labels, components = objects["labels"], self._component(objects["boxes"])
-        of_component = self._places[:, 1]
-        if first:
-            for n in np.flatnonzero((labels >= 0) & ~objects["ignored"]):
-                its = np.where(of_component == components[n], overlap[:, n], 0)
-                for window in np.flatnonzero(its >= np.clip(its.max(), *self.object_iou)):
-                    example = examples[components[n], labels[n]]
-                    example.examples.append(self._features(features, window))
-        for (component, label), example in examples.items():
-            over = overlap[:, labels == label].max(axis=1, initial=0)
-            free = (of_component == component) & (over < self.background_iou)
-            score = np.where(free, scores[:, label], -np.inf)
-            for window in np.argsort(-score)[:PER_IMAGE]:
-                if score[window] > -1:
-                    its = self._features(features, window)
-                    example.offer((key, window), score[window], its)
+    def _look(self, number, examples):
+        if number == 0:
+            self._looking = keras.Model(
+                self.input, {"maps": plain(self._parts["hog"][1]), "scores": self.output["scores"]}
+            )
+        return self._looking
 
-    def _component(self, boxes):
-        width, height = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3).T
-        ratios = np.log(self._config["ratios"])
-        return np.abs(np.log(height / width)[:, None] - ratios).argmin(axis=1)
+    def _chosen(self, number, overlap, component, scores):
+        return self._best_overlaps(overlap, component) if number == 0 else []
 
-    def _features(self, maps, window):
-        """What the template of a window sees, flat."""
+    def _features(self, seen, window, label):
         level, component, row, column = self._places[window]
         height, width = self.templates[component].kernel_size
-        return maps[level][row : row + height, column : column + width].ravel()
+        return seen["maps"][level][row : row + height, column : column + width].ravel(), None
 
-    def _train(self, examples, C):
-        """New weights of the templates; the mean loss of those that have examples."""
+    def _train(self, examples, C, number):
         # It takes a second to import, which only training needs.
         from sklearn.svm import LinearSVC
 
         losses = []
-        for component, template in enumerate(self.templates):
-            kernel, bias = (np.zeros_like(w) for w in template.get_weights())
+        for component, of_shape in enumerate(self.templates):
+            kernel, bias = (np.zeros_like(w) for w in of_shape.get_weights())
             bias[:] = NEVER
-            for of in [of for of in examples if of[0] == component]:
-                of_class = sum(
-                    len(e.examples) for (_, label), e in examples.items() if label == of[1]
-                )
-                example = examples[of]
-                example.settle()
-                positive, negative = example.examples, list(example.negatives.values())
-                if len(positive) <= RARE * of_class or not negative:
-                    del examples[of]
-                    continue
-                x = np.stack([*positive, *negative])
-                y = np.repeat([1, -1], [len(positive), len(negative)])
+            for label, example, x, y in Examples.settled(examples, component):
                 machine = LinearSVC(C=C, intercept_scaling=10, tol=1e-3, random_state=0).fit(x, y)
-                kernel[..., of[1]] = machine.coef_.reshape(kernel.shape[:-1])
-                bias[of[1]] = machine.intercept_[0]
+                kernel[..., label] = machine.coef_.reshape(kernel.shape[:-1])
+                bias[label] = machine.intercept_[0]
                 margins = y * machine.decision_function(x)
                 losses.append(np.mean(np.maximum(0, 1 - margins) ** 2))
-                example.keep(margins[len(positive) :] < 1)
-            template.set_weights([kernel, bias])
+                example.keep(margins[y < 0] < 1)
+            of_shape.set_weights([kernel, bias])
         return float(np.mean(losses)) if losses else 0.0
-
-    def compute_losses(self, y, outputs):
-        """The mean hinges: of objects, at their best window, and of windows that see none."""
-        scores, labels = outputs["scores"], y["labels"]
-        overlap = box_ops.iou(self.windows, y["boxes"])
-        best = ops.take_along_axis(scores, ops.maximum(labels, 0)[:, None], axis=2)
-        best = ops.max(ops.where(overlap >= self.object_iou[0], best, -float("inf")), axis=1)
-        found = ops.logical_and(labels >= 0, ~forgiven(y)) & (best > -float("inf"))
-        same = labels[..., None] == ops.arange(self._config["num_classes"])
-        over = ops.max(ops.where(same[:, None], overlap[..., None], 0.0), axis=2)
-        return {
-            "objects": mean_where(found, ops.relu(1 - ops.where(found, best, 1.0))),
-            "background": mean_where(over < self.background_iou, ops.relu(1 + scores)),
-        }
-
-
-class _Examples:
-    """What a component is trained from: windows that are the object, and windows that are not."""
-
-    def __init__(self, limit):
-        self.examples, self.negatives = [], {}
-        self._limit, self._offered = limit, {}
-
-    def offer(self, key, score, features):
-        """A negative window, known by `key`; of those offered the highest scores stay."""
-        if key not in self.negatives:
-            self._offered[key] = score, features
-            if len(self._offered) > 2 * self._limit:
-                self._prune()
-
-    def _prune(self):
-        hardest = sorted(self._offered.items(), key=lambda item: -item[1][0])
-        self._offered = dict(hardest[: self._limit])
-
-    def settle(self):
-        """Those offered become negatives."""
-        self._prune()
-        self.negatives |= {key: features for key, (_, features) in self._offered.items()}
-        self._offered = {}
-
-    def keep(self, which):
-        """Drops the negatives that are not hard, and do not matter to the machine."""
-        self.negatives = dict(itertools.compress(self.negatives.items(), which))
-
-
-def _shape(side, ratio):
-    """Rows and columns of a window of the area `side`**2, height over width `ratio`."""
-    root = math.sqrt(ratio)
-    return max(round(side * root), 1), max(round(side / root), 1)
-
-
-def _template(shape, margin, num_classes, channels):
-    """The convolution whose kernel sees a window's blocks, which are one less than its cells."""
-    kernel = [n + 2 * margin - BLOCK + 1 for n in shape]
-    template = layers.Conv2D(num_classes, kernel, name=f"template_{_by(shape)}")
-    template.build((None, None, None, channels))
-    return template
 
 
 def _detect(windows, scores, nms):
@@ -330,7 +184,3 @@ def _detect(windows, scores, nms):
     boxes = ops.ones_like(scores[..., :1]) * windows
     found = nms(boxes, ops.sigmoid(scores))
     return {key: found[key] for key in System.detections}
-
-
-def _by(size):
-    return "x".join(map(str, size))

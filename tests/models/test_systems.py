@@ -9,6 +9,7 @@ from cvlib.models import (
     FCN,
     RCNN,
     YOLO,
+    DeformablePartsModel,
     FasterRCNN,
     FastRCNN,
     HOGDetector,
@@ -216,6 +217,34 @@ def test_hypercolumn_segmenter(tmp_path):
         y,
         tmp_path,
         fit_x=images,
+    )
+
+
+@pytest.mark.slow
+def test_deformable_parts_model(tmp_path):
+    images, y = batch()
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "scales": (0.75,),
+        "ratios": (0.5, 1.5),
+        "side": 4,
+        "margin": 2,
+        "cell_size": 6,
+        "bins": 6,
+        "parts": 2,
+        "part_side": 2,
+        "reach": 1,
+        "nms": {"iou_threshold": 0.3, "confidence_threshold": 0.0, "max_detections": 9},
+    }
+    run_system_test(
+        DeformablePartsModel,
+        arguments,
+        images,
+        y,
+        tmp_path,
+        not_saved=("templates",),
+        fitted=("anchors", "boxes"),
     )
 
 
