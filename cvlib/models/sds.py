@@ -159,8 +159,7 @@ class SDS(StagedDetector):
         scores = ops.sigmoid(svm(seen))
         nms = nms or {}
         real = ops.where(box_ops.area(proposals)[..., None] > 0, scores, -1.0)
-        sums = PieceSums(max_pieces, name="sizes")
-        overlaps = _shared(members, sums(pieces, ops.ones_like(pieces[:, None], "float32")))
+        overlaps = _shared(members, PieceSizes(max_pieces, name="sizes")(pieces))
         best = NonMaxSuppression(**{"iou_threshold": 0.0, **nms})(proposals, real, overlaps)
         index = ops.maximum(best["indices"], 0)
         found = {key: best[key] for key in System.detections}
@@ -186,7 +185,7 @@ class SDS(StagedDetector):
             )(ops.concatenate([looked, cells], axis=-1))
             coarse = ops.reshape(coarse, (-1, coarse.shape[1], num_classes, GRID, GRID))
             coarse = ops.take_along_axis(coarse, label[..., None, None, None], axis=2)[:, :, 0]
-            mean = _spread(PieceSums(max_pieces), ops.sigmoid(coarse), frames, pieces)
+            mean = CoarseMeans(max_pieces)(ops.sigmoid(coarse), frames, pieces)
             fine = layers.Embedding(
                 num_classes,
                 3,
@@ -531,22 +530,46 @@ def _sums(pieces, values, most):
     return ops.transpose(ops.reshape(sums, (batch, most, count)), (0, 2, 1))
 
 
-@keras.saving.register_keras_serializable(package="cvlib")
-class PieceSums(layers.Layer):
-    """Sums (B, K, P) over each piece of what pixels have; a layer, since it counts the batch."""
+class PieceLayer(layers.Layer):
+    """What is known of each of `most` pieces; a layer, since it counts the images of the batch."""
 
     def __init__(self, most, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.most = most
 
-    def call(self, pieces, values):
-        return _sums(pieces, values, self.most)
-
-    def compute_output_shape(self, pieces_shape, values_shape):
-        return (*values_shape[:2], self.most)
-
     def get_config(self):
         return {**super().get_config(), "most": self.most}
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class PieceSizes(PieceLayer):
+    """Numbers (B, 1, P) of the pixels of each piece."""
+
+    def call(self, pieces):
+        return _sums(pieces, ops.ones_like(pieces[:, None], "float32"), self.most)
+
+    def compute_output_shape(self, pieces_shape):
+        return (pieces_shape[0], 1, self.most)
+
+    def compute_output_spec(self, pieces):
+        return keras.KerasTensor(self.compute_output_shape(pieces.shape), "float32")
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class CoarseMeans(PieceLayer):
+    """Means (B, K, P) over the pieces of coarse masks (B, K, G, G), which are 0 outside frames."""
+
+    def call(self, coarse, frames, pieces):
+        rows, columns = (
+            _weights(frames[..., i], frames[..., i + 2], coarse.shape[-1], pieces.shape[2 - i])
+            for i in (1, 0)
+        )
+        drawn = ops.matmul(ops.matmul(rows, coarse), ops.swapaxes(columns, -1, -2))
+        sums = _sums(pieces, ops.concatenate([drawn, ops.ones_like(drawn[:, :1])], 1), self.most)
+        return sums[:, :-1] / ops.maximum(sums[:, -1:], 1.0)
+
+    def compute_output_shape(self, coarse_shape, frames_shape, pieces_shape):
+        return (*coarse_shape[:2], self.most)
 
 
 def _ratio(part, whole):
@@ -570,17 +593,6 @@ def _canvases(y, size):
     whole = ops.subtract(ops.zeros_like(boxes), -np.float32([0, 0, side, side]))
     drawn = masks_in(whole, boxes, ops.cast(y["masks"], "float32"), side)[:, :, :height, :width]
     return ops.cast(drawn & (y["labels"] >= 0)[..., None, None], "float32")
-
-
-def _spread(sums, coarse, frames, pieces):
-    """Means (B, K, P) over the pieces of coarse masks (B, K, G, G), which are 0 outside frames."""
-    rows, columns = (
-        _weights(frames[..., i], frames[..., i + 2], coarse.shape[-1], pieces.shape[j])
-        for i, j in ((1, 1), (0, 2))
-    )
-    drawn = ops.matmul(ops.matmul(rows, coarse), ops.swapaxes(columns, -1, -2))
-    sizes = sums(pieces, ops.ones_like(drawn[:, :1]))
-    return sums(pieces, drawn) / ops.maximum(sizes, 1.0)
 
 
 def _weights(start, end, cells, pixels):
@@ -704,9 +716,9 @@ def train_fine(examples, label, coarse, folder):
         image = learnt["image"][chosen] - before
         for i in np.unique(image):
             of = image == i
-            one, sums = pieces[i : i + 1], PieceSums(has.shape[-1])
+            one, spread = pieces[i : i + 1], CoarseMeans(has.shape[-1])
             grid = masks[of].reshape(1, -1, GRID, GRID)
-            mean = ops.convert_to_numpy(_spread(sums, grid, frames[of][None], one))[0]
+            mean = ops.convert_to_numpy(spread(grid, frames[of][None], one))[0]
             sizes = np.bincount(one.ravel(), minlength=has.shape[-1])
             counts = (sizes > LARGE * one.size) & ((mean > LIKELY) | has[of])
             seen.append(np.stack([mean[counts], has[of][counts]], axis=-1))

@@ -249,9 +249,10 @@ def region_network(backbone, feature_map, side, num_classes, hidden, dropout, na
 
 
 def look_at(network, crops, training=False):
-    """What the network sees in crops (B, R, side, side, 3), each (B, R, ...)."""
-    count, *shape = crops.shape[1:]
-    seen = network(ops.reshape(crops, (-1, *shape)), training=training)
+    """What the network sees in its inputs, crops (B, R, side, side, 3), each (B, R, ...)."""
+    count = tree.flatten(crops)[0].shape[1]
+    flat = tree.map_structure(lambda x: ops.reshape(x, (-1, *x.shape[2:])), crops)
+    seen = network(flat, training=training)
     return {key: ops.reshape(x, (-1, count, x.shape[-1])) for key, x in seen.items()}
 
 
