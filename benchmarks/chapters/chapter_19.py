@@ -25,11 +25,6 @@ COLUMNS = {
 
 SEGMENTER = {"system": "HypercolumnSegmenter"}
 ALL = {**SEGMENTER, "depths": "all", "grid": 5, "scores": "detector"}
-PAPER = (
-    {"system": "Hypercolumns", "dataset": "VOC12 val", "metric": "AP^r@0.5"},
-    {"system": "SDS", "dataset": "VOC12 val", "metric": "AP^r@0.5"},
-)
-
 CLAIMS = [
     Claim(
         "Masks from hypercolumns fit better than filled boxes.",
@@ -42,7 +37,6 @@ CLAIMS = [
         metric="mAPr@0.5",
         left=ALL,
         right={**SEGMENTER, "depths": "fc", "scores": "detector"},
-        papers=PAPER,
     ),
     *(
         Claim(
