@@ -35,9 +35,13 @@ class CropAndResize(keras.layers.Layer):
         images = ops.cast(images, self.compute_dtype)
         boxes = ops.cast(boxes, "float64" if self.compute_dtype == "float64" else "float32")
         height, width = ops.shape(images)[1:3]
-        rows = bilinear(centres(boxes[..., 1], boxes[..., 3], self.size[0]), height)
-        columns = bilinear(centres(boxes[..., 0], boxes[..., 2], self.size[1]), width)
+        rows = self._weights(boxes[..., 1], boxes[..., 3], self.size[0], height)
+        columns = self._weights(boxes[..., 0], boxes[..., 2], self.size[1], width)
         return resample(images, rows, columns)
+
+    def _weights(self, start, end, cells, pixels):
+        """Weights (B, R, cells, pixels) of the pixels along one side."""
+        return bilinear(centres(start, end, cells), pixels)
 
     def compute_output_shape(self, images_shape, boxes_shape):
         return (images_shape[0], boxes_shape[1], *self.size, images_shape[3])

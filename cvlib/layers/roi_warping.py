@@ -2,14 +2,15 @@
 
 import keras
 
-from cvlib.layers.crop_and_resize import CropAndResize
+from cvlib.layers.crop_and_resize import CropAndResize, extended
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class RoIWarping(CropAndResize):
     """`CropAndResize` of a map, for boxes in pixels of the image.
 
-    One plain bilinear sample in each cell, 0 outside the map, half-pixel aligned. No coordinate is
+    One plain bilinear sample in each cell, half-pixel aligned. Outside the map the border goes on:
+    with 0 there, a box at the image's border would fade, and pull away from it. No coordinate is
     rounded, so that the gradient of the boxes is the true one; that of the cascades' release
     rounds forward and is not. The paper's equation (8) leaves the scale of its kernel open.
 
@@ -33,6 +34,9 @@ class RoIWarping(CropAndResize):
 
     def call(self, features, boxes):
         return super().call(features, boxes / self.stride)
+
+    def _weights(self, start, end, cells, pixels):
+        return extended(start, end, cells, pixels)
 
     def compute_output_shape(self, features_shape, boxes_shape):
         return super().compute_output_shape(features_shape, boxes_shape)
