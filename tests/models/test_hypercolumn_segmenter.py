@@ -69,13 +69,13 @@ def test_losses_are_those_of_the_paper(model):
     features = outputs["features"]
     expected = {"mask": [], "rescoring": []}
     kinds = set()
-    for i, n in np.ndindex(2, regions.shape[1]):
+    for i, n in np.ndindex(regions.shape[:2]):
         if regions[i, n, 0] < 0:
             continue
         present = np.flatnonzero(y["labels"][i] >= 0)
         ious = {m: overlap(regions[i, n], y["boxes"][i, m]) for m in present}
         best = max(ious, key=ious.get)
-        if ious[best] < 0.1:
+        if i == 2 and ious[best] > 0:
             continue
         region = regions[i : i + 1, n : n + 1]
         label = y["labels"][i, best]
