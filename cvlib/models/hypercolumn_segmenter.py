@@ -79,6 +79,7 @@ class HypercolumnSegmenter(RegionDetector):
 
     detections = (*System.detections, "masks")
     loss_names = ("mask", "rescoring")
+    background_iou = (0.0, 0.5)  # a detector's false boxes lie anywhere
 
     def __init__(
         self,

@@ -195,6 +195,7 @@ class System(keras.Model):
             outputs = super().predict(x, batch_size=batch_size, verbose=verbose)
             if geometry is not None:
                 outputs |= _mapped_back(outputs, *geometry, [images[i].shape for i in indices])
+                outputs = _in_the_image(outputs)
             for key, values in found.items():
                 for i, value in zip(indices, outputs[key], strict=True):
                     values[i] = value
@@ -398,6 +399,25 @@ def _letterboxed(image, size):
     pixels = image if image.dtype == np.uint8 else np.clip(np.round(image), 0, 255).astype("uint8")
     resized = render(Image.fromarray(pixels), view, size, fill=MEAN_COLOR)
     return np.asarray(resized), view_geometry(view, size)
+
+
+def _in_the_image(outputs):
+    """`outputs` without the detections that have no area: they lay beside the image, in its margin.
+
+    The others move up, and what is left is padded as `Detections` are.
+    """
+    if "boxes" not in outputs:
+        return outputs
+    sides = outputs["boxes"][..., 2:] - outputs["boxes"][..., :2]
+    real = (outputs["labels"] >= 0) & (sides.min(axis=-1) > 0)
+    order = np.argsort(~real, axis=1, kind="stable")
+    real = np.take_along_axis(real, order, axis=1)
+    moved = {"num_detections": real.sum(axis=1, dtype=np.int32)}
+    for key in outputs.keys() & {"boxes", "confidence", "labels", "masks"}:
+        add = [...] + [None] * (outputs[key].ndim - 2)
+        x = np.take_along_axis(outputs[key], order[tuple(add)], axis=1)
+        moved[key] = np.where(real[tuple(add)], x, -1 if key == "labels" else 0).astype(x.dtype)
+    return outputs | moved
 
 
 def _mapped_back(outputs, scale, offset, shapes):

@@ -38,9 +38,8 @@ class SegmentationTree(NamedTuple):
         """The nodes of least total cost that together cover the image, no pixel twice.
 
         A node is taken whole unless the best covers of its two parts cost less together; so the
-        best cover of every node is known once those of its parts are. (In Farabet et al. each
-        pixel instead takes the purest of all nodes above it, however large it is; nodes that are
-        chosen may then lie in one another.)
+        best cover of every node is known once those of its parts are. That is not the paper's rule,
+        which is `purest`.
 
         Args:
             costs: (2R - 1,) of the nodes.
@@ -59,6 +58,28 @@ class SegmentationTree(NamedTuple):
             if whole[node] or chosen[node] != node:
                 chosen[self.parents[node - leaves]] = chosen[node]
         return chosen[:leaves]
+
+    def purest(self, impurities):
+        """The purest node that each leaf lies in, however large it is.
+
+        Nodes that are taken may lie in one another: each leaf then takes its own.
+
+        Args:
+            impurities: (2R - 1,) of the nodes.
+
+        Returns:
+            (R,), the node that each leaf takes, the largest of equals.
+
+        Source: Farabet et al. 2013, section 4.2, the "optimal purity cover".
+        """
+        leaves = len(self.parents) + 1
+        best = np.arange(len(impurities))
+        # From the image down: a node is compared with the purest of all above it.
+        for node in range(len(impurities) - 1, leaves - 1, -1):
+            for part in self.parents[node - leaves]:
+                if impurities[part] >= impurities[best[node]]:
+                    best[part] = best[node]
+        return best[:leaves]
 
 
 def segmentation_tree(image, regions=400):

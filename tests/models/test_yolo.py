@@ -260,3 +260,21 @@ def test_it_learns_and_what_it_is_given_wrong_does_not_hurt():
     metric = MeanAveragePrecision(3, "voc2010")
     metric.update_state({key: value[3:] for key, value in y.items()}, yolo.predict(images[3:]))
     assert metric.result()["mAP"] > 0.9
+
+
+def test_a_detection_beside_a_resized_image_is_none():
+    """A wide image has a margin above and below it in the square that the network sees."""
+    model = make(nms={"confidence_threshold": 0.1, "max_detections": 3})
+    cells = np.zeros((2, 2, 12), "float32")
+    # Middle, roots of the sides, confidence, class. The first lies in the margin and is the surest.
+    cells[0, 0, [0, 1, 2, 3, 4, 10]] = [0.5, 0.1, 0.3, 0.3, 0.9, 1]
+    cells[1, 1, [0, 1, 2, 3, 4, 11]] = [0.1, 0.1, 0.5, 0.5, 0.6, 1]
+    regression = model.head.regression
+    regression.kernel.assign(ops.zeros_like(regression.kernel))
+    regression.bias.assign(cells.ravel())
+    found = model.predict(np.zeros((1, 50, 100, 3), "uint8"))
+    assert found["num_detections"].tolist() == [1]
+    assert found["labels"].tolist() == [[1, -1, -1]]
+    np.testing.assert_allclose(found["confidence"], [[0.6, 0, 0]], atol=1e-5)
+    np.testing.assert_allclose(found["boxes"][0, 0], [42.5, 17.5, 67.5, 42.5], atol=1e-3)
+    assert (found["boxes"][0, 1:] == 0).all()

@@ -91,6 +91,22 @@ def test_cover_is_that_of_higra():
         assert pairs.shape[1] == len(np.unique(labels)) == len(np.unique(chosen))
 
 
+def test_purest_by_hand():
+    # Leaf 3 is under the image only; leaves 1 and 2 are under nodes 4 and 5 too.
+    assert TREE.purest([0.5, 0.1, 0.4, 0.9, 0.4, 0.3, 0.6]).tolist() == [5, 1, 5, 6]
+    assert TREE.purest([0.2, 0.1, 0.2, 0.3, 0.3, 0.2, 0.4]).tolist() == [5, 1, 5, 3]
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 9])
+def test_purest_is_the_least_of_all_nodes_above(leaves):
+    tree = random_tree(leaves, leaves)
+    impurities = np.random.default_rng(leaves).uniform(size=2 * leaves - 1)
+    above = [
+        [n for n in range(2 * leaves - 1) if x in leaves_below(tree, n)] for x in range(leaves)
+    ]
+    assert tree.purest(impurities).tolist() == [min(n, key=impurities.__getitem__) for n in above]
+
+
 def test_cover_of_a_pure_half_and_a_mixed_half():
     """With the true classes, the best cover has the segments of the truth, however fine."""
     truth = np.array([[0, 0, 1, 1], [0, 2, 2, 2]])
