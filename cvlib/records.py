@@ -298,10 +298,10 @@ def _chapter():
 
 
 def _versions(backend):
-    names = ["cvlib", "numpy", *(["keras", backend] if backend else [])]
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in names
-    }
+    # Not by import: `benchmarks.freshness` would take a new version for new code of every chapter.
+    ours = {"python": platform.python_version(), "cvlib": sys.modules["cvlib"].__version__}
+    names = ["numpy", *(["keras", backend] if backend else [])]
+    return ours | {name: importlib.metadata.version(name) for name in names}
 
 
 def _precision(keras, model):

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+import cvlib
 from cvlib.data.sample import Dataset
 from cvlib.records import load_records, record, write_atomically
 
@@ -33,6 +34,7 @@ def test_a_record_says_what_was_measured_and_where(folder):
     ]
     assert found["resolution"] == [96, 128]
     assert found["versions"]["numpy"] == np.__version__
+    assert found["versions"]["cvlib"] == cvlib.__version__
     assert found["device"] and found["command"] and found["peak_memory_mib"]["host"] > 10
 
 
