@@ -15,7 +15,7 @@ export KERAS_BACKEND ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help tables test test-backends lab clean
+.PHONY: help tables test test-backends site lab clean
 
 help: ## list the commands
 	@awk -F ': .*## ' '/^[a-z-]+:.*##/ {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -36,11 +36,15 @@ test-backends: .venv/installed-torch ## the portable tests on PyTorch, the slow 
 	KERAS_BACKEND=torch $(PYTEST) $(PORTABLE)
 	$(JAX) $(PYTEST) -m slow $(PORTABLE)
 
+site: .venv/installed-site ## the site in build/site: chapters as stored, results, API
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees site build/site
+	$(BIN)/python -m ci.check_site build/site
+
 lab: .venv/installed ## JupyterLab on the chapters
 	$(BIN)/jupyter lab --notebook-dir=course
 
 clean: ## remove build/ and the caches; .venv stays
-	rm -rf build .pytest_cache .ruff_cache .snakemake
+	rm -rf build site/api .pytest_cache .ruff_cache .snakemake
 	find . -name .venv -prune -o -name __pycache__ -exec rm -rf {} +
 
 .venv/installed: pyproject.toml constraints.txt
@@ -58,4 +62,8 @@ clean: ## remove build/ and the caches; .venv stays
 
 .venv/installed-torch: .venv/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@touch $@
+
+.venv/installed-site: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[site]'
 	@touch $@
