@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 from keras import layers, ops
+from threadpoolctl import threadpool_limits
 
 from cvlib.layers import HOG, DistanceTransformPooling, NonMaxSuppression
 from cvlib.models.system import System, plain
@@ -22,6 +23,7 @@ FINER = 2  # times the root's resolution
 BIAS = 10.0  # the constant that a machine sees beside the features
 STIFF = 0.01  # least price of a squared displacement
 NORM = 0.1  # of a part's filter at first
+CANDIDATES = 1000  # windows of an image whose parts are looked up, without `pre_nms_top_k`
 RIDGE = 1.0  # weight of the squared norm beside the errors of boxes, in cells of the parts
 
 
@@ -43,10 +45,11 @@ class DeformablePartsModel(TemplateDetector):
         detector.predict(images)
 
     Args:
-        num_classes, size, scales, ratios, side, margin, cell_size, bins, nms: as of `HOGDetector`.
+        num_classes, size, scales, ratios, side, margin, cell_size, bins: as of `HOGDetector`.
         parts: P, how many each component of a class has.
         part_side: of a part, in cells of the root. It has twice as many cells of its own.
         reach: how far a part may move each way, in its own cells, half of the root's.
+        nms: arguments of `NonMaxSuppression`. Unlike there, `pre_nms_top_k` is 1000 by default.
         templates: those of another `DeformablePartsModel`, to share their weights; new ones by
             default.
 
@@ -57,8 +60,9 @@ class DeformablePartsModel(TemplateDetector):
             the parts are ordered by component, class and part.
 
     The outputs are detections, whose confidence is the sigmoid of a window's score; `scores`
-    (B, W, C); and `parts` (B, K, P, 4), boxes of the parts of each detection. A class without
-    examples has a score near -100 everywhere.
+    (B, W, C); and `parts` (B, K, P, 4), boxes of the parts of each detection. Where the parts are
+    is looked up for the surest windows only: all others need but what the parts are worth. A class
+    without examples has a score near -100 everywhere.
 
     Raises:
         ValueError: a window is larger than the image at some scale, or a part than a window.
@@ -84,17 +88,17 @@ class DeformablePartsModel(TemplateDetector):
         **kwargs,
     ):
         shapes = [window_shape(side, ratio) for ratio in ratios]
-        channels = BLOCK**2 * bins
+        channels, of_component = BLOCK**2 * bins, num_classes * parts
         if part_side > np.min(shapes):
             shown = " and ".join(map(by, shapes))
             raise ValueError(
                 f"A part of {part_side} cells is larger than windows of {shown} cells."
             )
         if templates is None:
-            number = len(shapes) * num_classes * parts
+            number = len(shapes) * of_component
             filters = layers.Conv2D(number, FINER * part_side - 1, use_bias=False, name="parts")
             filters.build((None, None, None, channels))
-            transform = DistanceTransformPooling(reach, FINER, name="transform", dtype="float32")
+            transform = PartTransform(reach, FINER, name="transform", dtype="float32")
             transform.build((None, None, None, number))
             templates = (
                 [template(shape, margin, num_classes, channels) for shape in shapes],
@@ -107,8 +111,9 @@ class DeformablePartsModel(TemplateDetector):
         images = keras.Input((*size, 3), name="images")
         # Scales an octave apart share what they see.
         pyramid, blocks = {}, {}
-        maps, finer, rooted, fits, moved, found = [], [], [], [], [], []
+        maps, finer, rooted, fits, best, placed = [], [], [], [], [], []
         windows, grids, places, units = [], [], [], []
+        known = [None] * len(shapes)
         for level, scale in enumerate(scales):
             scaled = resized(size, scale)
             twice = tuple(FINER * n for n in scaled)
@@ -121,42 +126,40 @@ class DeformablePartsModel(TemplateDetector):
             rows, columns = (FINER * (n // cell_size) - BLOCK + 1 for n in scaled)
             maps.append(layers.ZeroPadding2D(margin)(blocks[scaled]))
             finer.append(layers.ZeroPadding2D(FINER * margin)(blocks[twice][:, :rows, :columns]))
-            # The image, and its mirror image.
-            fits.append([filters(x) for x in (finer[-1], _mirrored(finer[-1], bins))])
-            moved.append([list(transform(x).values()) for x in fits[-1]])
-            both = maps[-1], _mirrored(maps[-1], bins)
+            fits.append(filters(_both_ways(finer[-1], bins)))
+            scores, prices = transform(fits[-1])
+            best.append(scores)
+            both = _both_ways(maps[-1], bins)
             for component, shape in enumerate(shapes):
                 grid, place, boxes = window_grid(size, scale, cell_size, shape)
-                rooted.append([ops.cast(roots[component](x), "float32") for x in both])
-                of_component = slice(
-                    component * num_classes * parts, (component + 1) * num_classes * parts
-                )
-                ways = [
-                    placements[component](root, best[..., of_component], at[..., of_component, :])
-                    for root, (best, at) in zip(rooted[-1], moved[-1], strict=True)
-                ]
-                found.append(_better_way(*ways, FINER * shape[1], FINER * part_side))
+                rooted.append(ops.cast(roots[component](both), "float32"))
+                its = best[-1][..., component * of_component : (component + 1) * of_component]
+                scores, *known[component] = placements[component](rooted[-1], its)
+                placed.append(scores)
                 grids.append(grid)
                 windows.append(boxes)
                 places.append(np.insert(place, [0, 0], [level, component], axis=1))
                 unit = np.divide(size, scaled)[::-1] * cell_size / FINER
                 units.append(np.tile(np.float32(unit), (len(place), 1)))
-        windows, units = np.concatenate(windows), np.concatenate(units)
-        views = {key: _joined([of[key] for of in found]) for key in found[0]}
-        nms = nms or {}
-        detected = _detect(windows, units, views, NonMaxSuppression(**nms), FINER * part_side)
+        windows, units, places = map(np.concatenate, (windows, units, places))
+        views, nms = _better_way(placed), nms or {}
+        columns = np.repeat([columns for _, columns in grids], [np.prod(grid) for grid in grids])
+        finder = PartFinder(places.tolist(), columns.tolist(), shapes, part_side, margin, reach)
+        known = [prices, *map(list, zip(*known, strict=True))]  # weights: prices, anchors, boxes
+        detected = _detect(windows, units, views, fits, known, finder, nms)
         super().__init__(images, {"scores": views["scores"], **detected}, **kwargs)
         self.templates, self.grids = templates, grids
-        self.windows, self._places = windows, np.concatenate(places)
-        self._units, self._shapes = units, shapes
-        self._rooted, self._maps, self._views = rooted, {"maps": maps, "finer": finer}, views
+        self.windows, self._places = windows, places
+        self._units, self._shapes, self._columns = units, shapes, columns
+        self._maps = {"maps": maps, "finer": finer, "fits": [_ways(x) for x in fits]}
+        self._rooted, self._views = rooted, views
         self._parts = {
             "pyramid": (images, list(pyramid.values())),
             "hog": (list(pyramid.values()), [*maps, *finer]),
             "filters": ([*maps, *finer], [rooted, fits]),
-            "distance transform": (fits, moved),
-            "placement": ([rooted, moved], views),
-            "detections": (list(views.values()), detected),
+            "distance transform": (fits, [best, known[0]]),
+            "placement": ([rooted, best], [*views.values(), known[1:]]),
+            "detections": ([*views.values(), fits, known], detected),
         }
         self._config = {
             "num_classes": num_classes,
@@ -209,13 +212,18 @@ class DeformablePartsModel(TemplateDetector):
             if number == self._first_latent:  # Those of roots alone have no parts.
                 example.negatives = {}
         if number == 0:
-            alone = [_better_way({"scores": a}, {"scores": b}) for a, b in self._rooted]
-            views = {key: _joined([of[key] for of in alone]) for key in alone[0]}
-            self._looking = keras.Model(self.input, {"maps": plain(self._maps["maps"]), **views})
+            maps = {"maps": self._maps["maps"]}
+            self._looking = keras.Model(self.input, plain({**maps, **_better_way(self._rooted)}))
         elif number == self._first_latent:
             self._place_parts()
             self._looking = keras.Model(self.input, plain({**self._maps, **self._views}))
+        self._read_parts()
         return self._looking
+
+    def _read_parts(self):
+        """Keeps anchors and prices as arrays, since `_moves` needs them window by window."""
+        self._anchors = [placement.get_weights()[0] for placement in self.templates[3]]
+        (self._prices,) = self.templates[2].get_weights()
 
     def _chosen(self, number, overlap, component, scores):
         if number == 0:
@@ -225,7 +233,7 @@ class DeformablePartsModel(TemplateDetector):
 
     def _features(self, seen, window, label):
         level, component, row, column = self._places[window]
-        margin = self._config["margin"]
+        margin, side = self._config["margin"], FINER * self._config["part_side"]
         mirrored = bool(seen["mirrored"][window, label])
         height, width = self.templates[0][component].kernel_size
 
@@ -236,21 +244,44 @@ class DeformablePartsModel(TemplateDetector):
         features = [cut(seen["maps"][level], row, column, height, width).ravel()]
         view = (mirrored,)
         if "finer" in seen:
-            corners, moved = (seen[key][window, label] for key in ("corners", "displacements"))
-            origin = FINER * (np.array([row, column]) + margin)
-            side = FINER * self._config["part_side"] - 1
-            for top, left in origin + corners:
-                features.append(cut(seen["finer"][level], top, left, side, side).ravel())
+            anchors, moved = self._moves(seen["fits"][level][mirrored], window, label, mirrored)
+            corners = FINER * anchors + moved
+            if mirrored:
+                corners[:, 1] = FINER * self._shapes[component][1] - side - corners[:, 1]
+            for top, left in FINER * (np.array([row, column]) + margin) + corners:
+                features.append(cut(seen["finer"][level], top, left, side - 1, side - 1).ravel())
             features.append(-_powers(moved).ravel())
             view = (mirrored, moved.tobytes())
         return np.float32(np.concatenate([*features, [BIAS]])), view
+
+    def _moves(self, fits, window, label, mirrored):
+        """Where the parts of a window belong, and how they move (P, 2), as the template sees it.
+
+        `fits` (h, w, channels) are those of its level and direction.
+        """
+        _, component, row, column = self._places[window]
+        parts, reach = self._config["parts"], self._config["reach"]
+        if mirrored:
+            column = self._columns[window] - 1 - column
+        anchors = self._anchors[component][label]
+        channels = self._channels(component).start + label * parts + np.arange(parts)
+        d = np.arange(-reach, reach + 1)
+        places = FINER * (np.array([row, column]) + self._config["margin"] + anchors)
+        rows, columns = places[:, 0, None, None] + d[:, None], places[:, 1, None, None] + d
+        ay, by, ax, bx = self._prices[channels].T[..., None, None]
+        height, width, _ = fits.shape
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        worth = fits[rows % height, columns % width, channels[:, None, None]]
+        worth = worth - (ax * d**2 + bx * d) - (ay * d[:, None] ** 2 + by * d[:, None])
+        best = np.where(inside, worth, -np.inf).reshape(parts, -1).argmax(axis=1)
+        return anchors, np.stack(np.divmod(best, len(d)), axis=-1) - reach
 
     def _train(self, examples, C, number):
         losses, bins = [], self._config["bins"]
         with_parts = number >= self._first_latent
         for component, root in enumerate(self.templates[0]):
             given = self._weights(component, with_parts)
-            for label, example, x, y in Examples.settled(examples, component):
+            for label, example, x, y in Examples.of_component(examples, component):
                 if number == 0:
                     objects = x[: len(example.examples), :-1].reshape(-1, *root.kernel.shape[:-1])
                     x[: len(objects), :-1] = _one_way(objects, bins).reshape(len(objects), -1)
@@ -362,7 +393,7 @@ class DeformablePartsModel(TemplateDetector):
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class Placement(keras.layers.Layer):
-    """The score of every window of a scale, for its root and its parts, and where the parts are.
+    """The score of every window of a scale, for its root and its parts.
 
     Args:
         shape: rows and columns of a window, in cells.
@@ -374,16 +405,14 @@ class Placement(keras.layers.Layer):
     Call arguments:
         roots: (B, rows, columns, C), scores of the roots.
         fits: (B, h, w, C * P), how well each part fits near where it belongs, at each cell.
-        displacements: (B, h, w, C * P, 2), where that is.
 
     Returns:
-        A dict, of each window and class: `scores` (B, rows, columns, C); of its parts
-        `displacements` and `corners` (B, rows, columns, C, P, 2), (row, column); and `boxes`
-        (B, rows, columns, C, 4), xyxy. All in cells of the parts, from the window's corner.
+        (B, rows, columns, C), the scores of the windows; and `anchors` and `boxes`.
 
     Attributes:
         anchors: (C, P, 2), the root's cell at which each part belongs, (row, column).
-        boxes: (C, 2 P + 1, 4), xyxy from displacements and a constant.
+        boxes: (C, 2 P + 1, 4), xyxy from displacements and a constant, in cells of the parts from
+            the window's corner.
         window: xyxy of the window.
     """
 
@@ -412,7 +441,7 @@ class Placement(keras.layers.Layer):
         boxes[:, -1] = self.window
         self.boxes.assign(boxes)
 
-    def call(self, roots, fits, displacements):
+    def call(self, roots, fits):
         C, P = self.num_classes, self.parts
         _, rows, columns, _ = roots.shape
         _, height, width, channels = fits.shape
@@ -420,22 +449,10 @@ class Placement(keras.layers.Layer):
         anchors = ops.reshape(self.anchors, (-1, 2))
         place = ops.convert_to_tensor(i * width + j, "int32")
         place = place + (anchors[:, 0] * width + anchors[:, 1])
-
-        def of_parts(x):
-            x = ops.reshape(x, (-1, height * width, channels))
-            return ops.reshape(
-                ops.take_along_axis(x, place[None], axis=1), (-1, rows, columns, C, P)
-            )
-
-        moved = ops.stack([of_parts(displacements[..., k]) for k in range(2)], axis=-1)
-        x = ops.reshape(ops.cast(moved, "float32"), (-1, rows, columns, C, 2 * P))
-        boxes = self.boxes[:, -1] + ops.einsum("brqcf,cfo->brqco", x, self.boxes[:, :-1])
-        return {
-            "scores": roots + ops.sum(of_parts(fits), axis=-1),
-            "displacements": moved,
-            "corners": FINER * self.anchors + moved,
-            "boxes": boxes,
-        }
+        x = ops.reshape(fits, (-1, height * width, channels))
+        x = ops.take_along_axis(x, place[None], axis=1)
+        scores = roots + ops.sum(ops.reshape(x, (-1, rows, columns, C, P)), axis=-1)
+        return scores, ops.convert_to_tensor(self.anchors), ops.convert_to_tensor(self.boxes)
 
     def get_config(self):
         return {
@@ -448,35 +465,162 @@ class Placement(keras.layers.Layer):
         }
 
 
-def _better_way(here, there, width=None, side=None):
-    """Of an image and its mirror image what is found where the score is higher, for each window.
+@keras.saving.register_keras_serializable(package="cvlib")
+class PartTransform(DistanceTransformPooling):
+    """The scores of a `DistanceTransformPooling`, and its weights, which `PartFinder` sees too."""
+
+    def call(self, inputs):
+        return super().call(inputs)["scores"], ops.convert_to_tensor(self.deformation)
+
+    def compute_output_shape(self, input_shape):
+        return super().compute_output_shape(input_shape)["scores"], self.deformation.shape
+
+    def compute_output_spec(self, inputs):
+        scores, prices = self.compute_output_shape(inputs.shape)
+        return keras.KerasTensor(scores), keras.KerasTensor(prices)
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class PartFinder(keras.layers.Layer):
+    """Where the parts of some windows are, and the boxes that they give.
+
+    The maxima of the distance transform say what a part is worth. Where it is takes several times
+    as long to find, and is of interest in few windows; in these each displacement is tried.
 
     Args:
-        here, there: what `Placement` gives, or `scores` alone; of the image and its mirror image.
-        width, side: of a window and of a part, in cells of the parts.
+        places: level, component, row and column of each of W windows.
+        columns: of the windows of its level and component, for each window.
+        shapes: (rows, columns) of a window of each component, in cells.
+        part_side, margin, reach: as of `DeformablePartsModel`.
+
+    Call arguments:
+        fits: of each level (2 B, h, w, channels), how well each part fits at each cell of the image
+            and of its mirror image.
+        windows, labels: (B, K), of which window and class parts are looked for.
+        mirrored: (B, K), whether in the mirror image.
+        known: weights: the transform's, a list of `anchors` of each component, and one of `boxes`.
 
     Returns:
-        A dict of (B, N, C, ...) in the image's direction, but for `displacements`, which are in
-        the template's; and `mirrored` (B, N, C), which of both it was.
+        `{"corners": (B, K, P, 2), "boxes": (B, K, 4)}`: (row, column) of the parts, and xyxy, in
+        cells of the parts from the window's corner, in the image's direction.
     """
-    there = {key: ops.flip(x, axis=2) for key, x in there.items()}
-    if width:
-        row, column = (there["corners"][..., k] for k in range(2))
-        there["corners"] = ops.stack([row, width - side - column], axis=-1)
-        left, top, right, bottom = (there["boxes"][..., k] for k in range(4))
-        there["boxes"] = ops.stack([width - right, top, width - left, bottom], axis=-1)
 
-    def flat(x):
-        return ops.reshape(x, (-1, x.shape[1] * x.shape[2], *x.shape[3:]))
+    def __init__(self, places, columns, shapes, part_side, margin, reach, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.places = places
+        self.columns = columns
+        self.shapes = shapes
+        self.part_side = part_side
+        self.margin = margin
+        self.reach = reach
 
-    mirrored = there["scores"] > here["scores"]
-    better = {"mirrored": flat(mirrored)}
-    for key in here:
-        which = mirrored
-        while len(which.shape) < len(here[key].shape):
-            which = which[..., None]
-        better[key] = flat(ops.where(which, there[key], here[key]))
-    return better
+    def call(self, fits, windows, labels, mirrored, known):
+        prices, anchors, boxes = known
+        C, P, _ = anchors[0].shape
+        reach, channels = self.reach, fits[0].shape[-1]
+        room = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+        fits = [ops.pad(ops.cast(x, "float32"), room, constant_values=-float("inf")) for x in fits]
+        heights, widths = np.transpose([x.shape[1:3] for x in fits])
+        starts = np.cumsum([0, *heights * widths])
+        fits = [ops.reshape(x, (2, -1, x.shape[1] * x.shape[2] * channels)) for x in fits]
+        fits = ops.concatenate(fits, axis=2) if len(fits) > 1 else fits[0]
+
+        level, component, row, column = np.transpose(self.places)
+        breadth = FINER * np.array(self.shapes)[component, 1]
+        opposite = np.array(self.columns) - 1 - column
+        table = [component, starts[level], widths[level], row, column, opposite, breadth]
+        table = ops.take(np.stack(table, axis=1).astype("int32"), windows, axis=0)
+        component, start, width, row, column, opposite, breadth = ops.unstack(table, axis=-1)
+        column = ops.where(mirrored, opposite, column)
+        kind = component * C + labels
+
+        def of_kind(weights, *shape):
+            weights = ops.concatenate([ops.reshape(w, (-1, *shape)) for w in weights], axis=0)
+            return ops.take(weights, kind, axis=0)
+
+        anchors, boxes = of_kind(anchors, P, 2), of_kind(boxes, 2 * P + 1, 4)
+        prices = of_kind([prices], P, 4)[..., None]
+        # All displacements, row by row, at every part's place among the values of `fits`.
+        dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).astype("int32")
+        y, x = (
+            FINER * (place[..., None] + self.margin + anchors[..., k]) + reach
+            for k, place in enumerate((row, column))
+        )
+        y, x = y[..., None] + dy, x[..., None] + dx
+        part = kind[..., None] * P + ops.arange(P)
+        at = (y * width[..., None, None] + x) * channels + part[..., None]
+        at = start[..., None, None] * channels + at
+        each = at.shape[1:]
+        at = ops.reshape(at, (-1, np.prod(each)))
+        worth = [
+            ops.reshape(ops.take_along_axis(fits[way], at, axis=1), (-1, *each)) for way in range(2)
+        ]
+        worth = ops.where(mirrored[..., None, None], worth[1], worth[0])
+        worth = worth - (prices[..., 2, :] * dx**2 + prices[..., 3, :] * dx)
+        worth = worth - (prices[..., 0, :] * dy**2 + prices[..., 1, :] * dy)
+        best = ops.top_k(worth, 1)[1][..., 0]  # An argmax that every format has.
+        moved = ops.stack([best // (2 * reach + 1), best % (2 * reach + 1)], axis=-1) - reach
+
+        corners = FINER * anchors + moved
+        x = ops.reshape(ops.cast(moved, "float32"), (-1, moved.shape[1], 2 * P))
+        boxes = boxes[:, :, -1] + ops.einsum("bkf,bkfo->bko", x, boxes[:, :, :-1])
+        side = FINER * self.part_side
+        turned = ops.stack([corners[..., 0], breadth[..., None] - side - corners[..., 1]], axis=-1)
+        left, top, right, bottom = ops.unstack(boxes, axis=-1)
+        breadth = ops.cast(breadth, "float32")
+        opposite = ops.stack([breadth - right, top, breadth - left, bottom], axis=-1)
+        return {
+            "corners": ops.where(mirrored[..., None, None], turned, corners),
+            "boxes": ops.where(mirrored[..., None], opposite, boxes),
+        }
+
+    def compute_output_spec(self, fits, windows, labels, mirrored, known):
+        shape = (*windows.shape, known[1][0].shape[1], 2)
+        return {
+            "corners": keras.KerasTensor(shape, "int32"),
+            "boxes": keras.KerasTensor((*windows.shape, 4), "float32"),
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "places": self.places,
+            "columns": self.columns,
+            "shapes": self.shapes,
+            "part_side": self.part_side,
+            "margin": self.margin,
+            "reach": self.reach,
+        }
+
+
+def _both_ways(blocks, bins):
+    """(B, h, w, D) to (2 B, h, w, D): blocks of the images, then of their mirror images."""
+    return ops.concatenate([blocks, _mirrored(blocks, bins)], axis=0)
+
+
+def _ways(x):
+    """Of (2 B, ...) what is of the images, and what is of their mirror images."""
+    x = ops.reshape(x, (2, -1, *x.shape[1:]))
+    return [x[0], x[1]]
+
+
+def _better_way(scores):
+    """For each window of an image, whether it or its mirror image scores higher, and how high.
+
+    Args:
+        scores: of each level and component (2 B, rows, columns, C), of images and mirror images.
+
+    Returns:
+        `{"scores": (B, W, C), "mirrored": (B, W, C)}`.
+    """
+    joined = []
+    for ways, (_, rows, columns, classes) in ((_ways(x), x.shape) for x in scores):
+        ways[1] = ops.flip(ways[1], axis=2)
+        joined.append([ops.reshape(x, (-1, rows * columns, classes)) for x in ways])
+    here, there = (
+        ops.concatenate(x, axis=1) if len(x) > 1 else x[0] for x in zip(*joined, strict=True)
+    )
+    return {"scores": ops.maximum(here, there), "mirrored": there > here}
 
 
 def _mirrored(blocks, bins):
@@ -502,10 +646,27 @@ def _one_way(objects, bins):
     return np.where(turned[:, None, None, None], other, objects)
 
 
+@threadpool_limits.wrap(limits=1)  # More would wait for each other: the matrices are small.
 def _machine(x, y, C, start, lower):
     """Weights of a support vector machine of squared hinges, none of them under `lower`."""
     # It takes a second to import, which only training needs.
-    from scipy.optimize import minimize
+    from scipy import linalg, optimize
+
+    free = ~np.isfinite(lower)
+    if len(x) < free.sum():
+        # The weights are a sum of examples: as many coordinates are enough, in which the squared
+        # norm is the same, and which are looked at much faster.
+        its = x[:, free]
+        gram = np.float64(its @ its.T)
+        root = linalg.cholesky(gram + 1e-6 * gram.trace() / len(x) * np.eye(len(x)), lower=True)
+        fewer = np.hstack([np.float32(root), x[:, ~free]])
+        start = linalg.solve_triangular(root, its @ start[free], lower=True), start[~free]
+        bounds = np.repeat(-np.inf, len(x)), lower[~free]
+        found = _machine(fewer, y, C, *map(np.concatenate, (start, bounds)))
+        w = np.zeros(len(free))
+        w[free] = linalg.solve_triangular(root.T, found[: len(x)]) @ its
+        w[~free] = found[len(x) :]
+        return w
 
     def cost(w):
         errors = np.maximum(0, 1 - y * (x @ np.float32(w)))
@@ -515,7 +676,9 @@ def _machine(x, y, C, start, lower):
     bounds = [(low if np.isfinite(low) else None, None) for low in lower]
     options = {"maxiter": 200, "ftol": 1e-6}
     start = np.maximum(start, lower)
-    return minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    return optimize.minimize(
+        cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    ).x
 
 
 def _powers(moved):
@@ -535,23 +698,26 @@ def _by_class(kernel, num_classes):
     return np.moveaxis(kernel, -1, 0).reshape(num_classes, -1)
 
 
-def _joined(maps):
-    return ops.concatenate(maps, axis=1) if len(maps) > 1 else maps[0]
-
-
-def _detect(windows, units, views, nms, side):
+def _detect(windows, units, views, fits, known, finder, nms):
     """Detections, and the boxes of their parts."""
-    _, number, classes, parts, _ = views["corners"].shape
-    origins, scales = windows[:, None, :2], units[:, None]
-    boxes = views["boxes"] * np.tile(scales, 2) + np.tile(origins, 2)
-    found = nms(boxes, ops.sigmoid(views["scores"]))
-    indices, labels = (ops.maximum(found[key], 0) for key in ("indices", "labels"))
-    corners = ops.reshape(views["corners"], (-1, number * classes, 2 * parts))
-    corners = ops.take_along_axis(corners, (indices * classes + labels)[..., None], axis=1)
-    corners = ops.reshape(ops.cast(corners, "float32"), (-1, *indices.shape[1:], parts, 2))
-    corners = ops.flip(corners, axis=-1)
-    sides = ops.concatenate([corners, corners + float(side)], axis=-1)
-    origins = ops.take(np.tile(origins, 2), indices, axis=0)
-    placed = origins + sides * ops.take(np.tile(scales, 2), indices, axis=0)
-    placed = ops.where(found["labels"][..., None, None] >= 0, placed, 0.0)
-    return {**{key: found[key] for key in System.detections}, "parts": placed}
+    _, number, classes = views["scores"].shape
+    scores, mirrored = (ops.reshape(x, (-1, number * classes)) for x in views.values())
+    candidates = min(nms.get("pre_nms_top_k") or CANDIDATES, number * classes)
+    scores, order = ops.top_k(scores, candidates)
+    indices, labels = order // classes, order % classes
+    found = finder(fits, indices, labels, ops.take_along_axis(mirrored, order, axis=1), known)
+    origins, scales = (ops.take(np.tile(x, 2), indices, axis=0) for x in (windows[:, :2], units))
+    boxes = origins + found["boxes"] * scales
+    # A candidate is of one class, and no candidate for the others.
+    its = ops.equal(labels[..., None], np.arange(classes, dtype="int32"))
+    kept = NonMaxSuppression(**nms)(boxes, ops.where(its, ops.sigmoid(scores)[..., None], -1.0))
+    corners = ops.flip(ops.cast(found["corners"], "float32"), axis=-1)
+    side = float(FINER * finder.part_side)
+    sides = ops.concatenate([corners, corners + side], axis=-1)
+    placed = origins[:, :, None] + sides * scales[:, :, None]
+    parts = placed.shape[2]
+    placed = ops.reshape(placed, (-1, candidates, parts * 4))
+    placed = ops.take_along_axis(placed, ops.maximum(kept["indices"], 0)[..., None], axis=1)
+    placed = ops.reshape(placed, (-1, placed.shape[1], parts, 4))
+    placed = ops.where(kept["labels"][..., None, None] >= 0, placed, 0.0)
+    return {**{key: kept[key] for key in System.detections}, "parts": placed}

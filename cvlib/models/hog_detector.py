@@ -168,7 +168,7 @@ class HOGDetector(TemplateDetector):
         for component, of_shape in enumerate(self.templates):
             kernel, bias = (np.zeros_like(w) for w in of_shape.get_weights())
             bias[:] = NEVER
-            for label, example, x, y in Examples.settled(examples, component):
+            for label, example, x, y in Examples.of_component(examples, component):
                 machine = LinearSVC(C=C, intercept_scaling=10, tol=1e-3, random_state=0).fit(x, y)
                 kernel[..., label] = machine.coef_.reshape(kernel.shape[:-1])
                 bias[label] = machine.intercept_[0]

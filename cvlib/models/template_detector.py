@@ -1,5 +1,6 @@
 """What detectors share that compare every window with templates: windows, and hard negatives."""
 
+import collections
 import itertools
 import math
 
@@ -69,7 +70,7 @@ class TemplateDetector(System):
                 seen = look.predict_on_batch(images)
                 if number == 0:
                     seen["scores"] = rng.random(seen["scores"].shape)
-                overlaps = ops.convert_to_numpy(box_ops.iou(self.windows, targets["boxes"]))
+                overlaps = ops.convert_to_numpy(self._overlap(targets))
                 ignored = ops.convert_to_numpy(forgiven(targets))
                 for i, overlap in enumerate(overlaps):
                     objects = {k: np.asarray(targets[k][i]) for k in ("boxes", "labels")}
@@ -77,6 +78,7 @@ class TemplateDetector(System):
                     of_image = keras.tree.map_structure(lambda array, i=i: array[i], seen)
                     key = hash(np.asarray(images[i]).tobytes())
                     self._collect(examples, of_image, overlap, objects, key, number)
+            Examples.settle(examples)
             logs = {"loss": self._train(examples, C, number)}
             for name in ("examples", "negatives"):
                 logs[name] = sum(len(getattr(e, name)) for e in examples.values())
@@ -129,6 +131,14 @@ class TemplateDetector(System):
                     its, view = self._features(seen, window, label)
                     example.offer((key, window, view), score[window], its)
 
+    def _overlap(self, y):
+        """IoU (B, W, N) of windows with objects, or the share of a window that forgiven ones cover.
+
+        A crowd is much larger than a window in it, which is no background all the same.
+        """
+        shared = box_ops.covered(self.windows, y["boxes"]), box_ops.iou(self.windows, y["boxes"])
+        return ops.where(forgiven(y)[:, None], *shared)
+
     def _component(self, boxes):
         width, height = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3).T
         ratios = np.log(self._config["ratios"])
@@ -140,17 +150,17 @@ class TemplateDetector(System):
         return np.flatnonzero(its >= np.clip(its.max(), *self.object_iou))
 
     def compute_losses(self, y, outputs):
-        """The mean hinges: of objects, at their best window, and of windows that see none."""
+        """The mean squared hinges: of objects, at their best window, and of windows without any."""
         scores, labels = outputs["scores"], y["labels"]
-        overlap = box_ops.iou(self.windows, y["boxes"])
+        overlap = self._overlap(y)
         best = ops.take_along_axis(scores, ops.maximum(labels, 0)[:, None], axis=2)
         best = ops.max(ops.where(overlap >= self.object_iou[0], best, -float("inf")), axis=1)
         found = ops.logical_and(labels >= 0, ~forgiven(y)) & (best > -float("inf"))
         same = labels[..., None] == ops.arange(self._config["num_classes"])
         over = ops.max(ops.where(same[:, None], overlap[..., None], 0.0), axis=2)
         return {
-            "objects": mean_where(found, ops.relu(1 - ops.where(found, best, 1.0))),
-            "background": mean_where(over < self.background_iou, ops.relu(1 + scores)),
+            "objects": mean_where(found, ops.relu(1 - ops.where(found, best, 1.0)) ** 2),
+            "background": mean_where(over < self.background_iou, ops.relu(1 + scores) ** 2),
         }
 
 
@@ -178,32 +188,35 @@ class Examples:
         hardest = sorted(self._offered.items(), key=lambda item: -item[1][0])
         self._offered = dict(hardest[: self._limit])
 
-    def settle(self):
-        """Those offered become negatives."""
-        self._prune()
-        self.negatives |= {key: features for key, (_, features) in self._offered.items()}
-        self._offered = {}
-
     def keep(self, which):
         """Drops the negatives that are not hard, and do not matter to the machine."""
         self.negatives = dict(itertools.compress(self.negatives.items(), which))
 
     @staticmethod
-    def settled(examples, component):
-        """Settles those of a component: class, examples, features and 1 or -1, one after another.
+    def settle(examples):
+        """Makes negatives of those offered to the `examples` of each component and class.
 
-        Those with too few objects, or nothing to tell them from, are dropped from `examples`.
+        Those with too few of a class's objects, or nothing to tell them from, are dropped.
         """
-        for of in [of for of in examples if of[0] == component]:
-            of_class = sum(len(e.examples) for (_, label), e in examples.items() if label == of[1])
-            example = examples[of]
-            example.settle()
-            if len(example.examples) <= RARE * of_class or not example.negatives:
-                del examples[of]
-                continue
-            x = np.stack([*example.examples, *example.negatives.values()])
-            y = np.repeat([1, -1], [len(example.examples), len(example.negatives)])
-            yield of[1], example, x, y
+        of_class = collections.Counter()
+        for (_, label), example in examples.items():
+            example._prune()
+            example.negatives |= {key: its for key, (_, its) in example._offered.items()}
+            example._offered = {}
+            of_class[label] += len(example.examples)
+        for component, example in list(examples.items()):
+            rare = len(example.examples) <= RARE * of_class[component[1]]
+            if rare or not example.negatives:
+                del examples[component]
+
+    @staticmethod
+    def of_component(examples, component):
+        """Those of a component: class, examples, features and 1 or -1, one after another."""
+        for (its, label), example in examples.items():
+            if its == component:
+                x = np.stack([*example.examples, *example.negatives.values()])
+                y = np.repeat([1, -1], [len(example.examples), len(example.negatives)])
+                yield label, example, x, y
 
 
 def window_grid(size, scale, cell_size, shape):

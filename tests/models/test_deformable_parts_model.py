@@ -5,7 +5,8 @@ from keras import ops
 
 from cvlib.layers import HOG
 from cvlib.models import DeformablePartsModel
-from cvlib.models.deformable_parts_model import _machine, _mirrored, _one_way
+from cvlib.models.deformable_parts_model import PartFinder, _machine, _mirrored, _one_way
+from cvlib.models.system import plain
 
 from .test_hog_detector import NMS, SIZE, mean_average_precision, shapes
 
@@ -81,18 +82,52 @@ def seen_naively(model, blocks, finer, window, label):
     return best
 
 
+def looked_up(model, images, windows, labels):
+    """Scores and ways of all windows, and corners and boxes (B, K, ...) of (B, K) windows."""
+    ends = {"given": model._parts["detections"][0], "maps": model._maps}
+    seen = keras.Model(model.input, plain(ends))(images)
+    scores, mirrored, fits, known = seen["given"]
+    views = {"scores": scores, "mirrored": mirrored}
+    views = {key: ops.convert_to_numpy(x) for key, x in views.items()}
+    mirrored = np.take_along_axis(
+        views["mirrored"].reshape(len(images), -1), windows * 2 + labels, axis=1
+    )
+    finder = next(layer for layer in model.layers if isinstance(layer, PartFinder))
+    found = finder(fits, windows, labels, ops.convert_to_tensor(mirrored), known)
+    return views, seen["maps"], {key: ops.convert_to_numpy(x) for key, x in found.items()}
+
+
 def test_windows_are_scored_by_roots_and_parts_at_their_best_places():
     model = make()
     draw(model)
     images, _ = shapes(2)
-    views = keras.Model(model.input, {**model._maps, **model._views}).predict_on_batch(images)
     # In the first and the last window, parts come to the border of the map.
-    for image, window, label in [(0, 0, 0), (1, 80, 1), (0, 116, 1), (1, 180, 0), (0, 237, 1)]:
-        maps = (views[key][0][image] for key in ("maps", "finer"))
-        expected = seen_naively(model, *maps, window, label)
-        for key, value in zip(("scores", "mirrored", "corners", "boxes"), expected, strict=True):
-            found = views[key][image, window, label]
-            np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-4, err_msg=key)
+    windows = np.int32([[0, 80, 116], [0, 180, 237]])
+    labels = np.int32([[0, 1, 1], [1, 0, 1]])
+    views, maps, found = looked_up(model, images, windows, labels)
+    for image, k in np.ndindex(windows.shape):
+        window, label = windows[image, k], labels[image, k]
+        seen = (ops.convert_to_numpy(maps[key][0][image]) for key in ("maps", "finer"))
+        score, mirrored, corners, box = seen_naively(model, *seen, window, label)
+        np.testing.assert_allclose(views["scores"][image, window, label], score, rtol=1e-4)
+        assert views["mirrored"][image, window, label] == mirrored
+        assert found["corners"][image, k].tolist() == corners.tolist()
+        np.testing.assert_allclose(found["boxes"][image, k], box, rtol=1e-4, atol=1e-4)
+
+
+def test_machines_see_what_the_network_scores():
+    model = make(scales=(1, 0.75))
+    draw(model)
+    images, _ = shapes(1)
+    seen = keras.Model(model.input, plain({**model._maps, **model._views}))(images)
+    seen = keras.tree.map_structure(lambda x: ops.convert_to_numpy(x[0]), seen)
+    model._read_parts()
+    for window in range(0, len(model.windows), 19):
+        component = model._places[window, 1]
+        for label in range(2):
+            features, _ = model._features(seen, window, label)
+            score = features @ model._weights(component, True)[label]
+            np.testing.assert_allclose(score, seen["scores"][window, label], rtol=1e-4, atol=1e-4)
 
 
 def test_mirror_image_is_seen_in_the_other_direction():
@@ -123,14 +158,15 @@ def test_learns(trained):
 def test_boxes_are_predicted_better_than_the_windows(trained):
     model, _ = trained
     images, y = shapes(16, seed=1)
-    outputs = keras.Model(model.input, {**model._views}).predict_on_batch(images)
-    errors = []
-    for i, label in enumerate(y["labels"][:, 0]):
-        best = outputs["scores"][i, :, label].argmax()
-        box = outputs["boxes"][i, best, label] * np.tile(model._units[best], 2)
-        box += np.tile(model.windows[best, :2], 2)
-        errors.append([np.abs(b - y["boxes"][i, 0]).mean() for b in (box, model.windows[best])])
-    learned, window = np.mean(errors, axis=0)
+    labels = y["labels"]
+    scores = ops.convert_to_numpy(model(images)["scores"])
+    best = np.int32(
+        [[one[:, label].argmax()] for one, (label,) in zip(scores, labels, strict=True)]
+    )
+    found = looked_up(model, images, best, labels)[2]["boxes"]
+    windows = model.windows[best]
+    boxes = found * np.tile(model._units[best], 2) + np.tile(windows[..., :2], 2)
+    learned, window = (np.abs(b - y["boxes"]).mean() for b in (boxes, windows))
     assert learned < 0.9 * window
 
 
@@ -170,17 +206,23 @@ def test_objects_are_turned_the_same_way():
     assert np.ptp(objects, axis=0).max() < 0.11
 
 
-def test_machine_is_the_one_of_scikit_learn():
+@pytest.mark.parametrize("count", [60, 8])
+def test_machine_is_the_one_of_scikit_learn(count):
     from sklearn.svm import LinearSVC
 
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((60, 5)).astype("float32"), rng.choice([-1, 1], 60)
+    x, y = rng.standard_normal((count, 20)).astype("float32"), np.repeat([-1, 1], count // 2)
     x[:, 0] += y
     expected = LinearSVC(C=0.1, fit_intercept=False, tol=1e-6).fit(x, y).coef_[0]
-    free = np.full(5, -np.inf)
-    np.testing.assert_allclose(_machine(x, y, 0.1, np.zeros(5), free), expected, atol=1e-3)
-    bounded = np.append(free[:4], expected[4] + 0.5)
-    assert _machine(x, y, 0.1, np.zeros(5), bounded)[4] == bounded[4]
+    free = np.full(20, -np.inf)
+    np.testing.assert_allclose(_machine(x, y, 0.1, np.zeros(20), free), expected, atol=1e-3)
+    bounded = np.append(free[:19], expected[19] + 0.5)
+    found = _machine(x, y, 0.1, np.zeros(20), bounded)
+    assert found[19] == bounded[19]
+    # The others are those of what that weight leaves to do.
+    margins = y * (x @ found)
+    slope = found - 0.2 * (y * np.maximum(0, 1 - margins)) @ x
+    np.testing.assert_allclose(slope[:19], 0, atol=2e-3)
 
 
 def test_class_without_examples_is_never_detected():

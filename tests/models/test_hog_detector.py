@@ -5,6 +5,7 @@ from keras import ops
 
 from cvlib.metrics import MeanAveragePrecision
 from cvlib.models import HOGDetector
+from cvlib.models.template_detector import PER_IMAGE, Examples
 
 SIZE = (64, 64)
 NMS = {"iou_threshold": 0.3, "confidence_threshold": 0.3}
@@ -119,6 +120,31 @@ def test_difficult_objects_are_neither_examples_nor_background():
     assert float(losses["objects"]) == 0
 
 
+def test_what_a_crowd_covers_is_no_background(monkeypatch):
+    images, y = shapes(4)
+    y["labels"][:] = 0
+    y["boxes"][2:] = 0, 0, *SIZE
+    y["crowd"] = np.array([[False], [False], [True], [True]])
+    detector = make(ratios=(1,))
+    monkeypatch.setattr(Examples, "keep", lambda self, which: None)
+    history = detector.fit(images, y, rounds=0, verbose=0).history
+    assert history["negatives"] == [2 * PER_IMAGE]
+    scores = np.where(np.arange(2) == 0, 1.0, -1.0) * np.ones((4, len(detector.windows), 1))
+    crowds = {key: value[2:] for key, value in y.items()}
+    losses = detector.compute_losses(crowds, {"scores": np.float32(scores[2:])})
+    assert float(losses["background"]) == 0
+
+
+def test_rare_components_are_left_out_whatever_their_order():
+    for order in ((5, 5, 90), (5, 90, 5), (90, 5, 5)):
+        examples = {(component, 0): Examples(1) for component in range(3)}
+        for example, count in zip(examples.values(), order, strict=True):
+            example.examples = [np.zeros(1)] * count
+            example.offer("window", 0.0, np.zeros(1))
+        Examples.settle(examples)
+        assert [len(e.examples) for e in examples.values()] == [90]
+
+
 def test_losses():
     detector = make()
     images, y = shapes(3)
@@ -135,8 +161,8 @@ def test_losses():
             overlap.append(both / (sum(areas) - both))
         overlap = np.array(overlap) * (y["labels"][i, 0] == label)
         if overlap.max() > 0:
-            objects.append(max(0, 1 - scores[i, overlap >= 0.5, label].max()))
-        background.extend(np.maximum(0, 1 + scores[i, overlap < 0.3, label]))
+            objects.append(max(0, 1 - scores[i, overlap >= 0.5, label].max()) ** 2)
+        background.extend(np.maximum(0, 1 + scores[i, overlap < 0.3, label]) ** 2)
     np.testing.assert_allclose(losses["objects"], np.mean(objects), rtol=1e-5)
     np.testing.assert_allclose(losses["background"], np.mean(background), rtol=1e-5)
 
