@@ -53,6 +53,8 @@ def noise(system, batch_size, count=100):
             shape = [length or count for length in shape]
             corners = rng.random((batch_size, *shape, 2, 2)) * (width, height)
             return np.sort(corners, axis=-2).reshape(batch_size, *shape, 4).astype(tensor.dtype)
+        if len(shape) < 2:  # A map of pieces, or what consists of which.
+            return rng.integers(0, 2, (batch_size, *shape, last)).astype(tensor.dtype)
         return (255 * rng.random((batch_size, height, width, last))).astype(tensor.dtype)
 
     return keras.tree.map_structure(fill, system.input)

@@ -42,7 +42,17 @@ def forgiven(y):
     return ops.logical_or(y.get("difficult", absent), y.get("crowd", absent))
 
 
-def match(anchors, boxes, present, positive=0.7, negative=0.3, best=True, valid=None, ignored=None):
+def match(
+    anchors,
+    boxes,
+    present,
+    positive=0.7,
+    negative=0.3,
+    best=True,
+    valid=None,
+    ignored=None,
+    overlap=None,
+):
     """Which object each anchor, or proposal, answers for, if any.
 
     An anchor is positive if its IoU with an object is at least `positive`, or, with `best`, if no
@@ -63,6 +73,7 @@ def match(anchors, boxes, present, positive=0.7, negative=0.3, best=True, valid=
         ignored: (B, M) booleans of objects that are neither right nor wrong (difficult, crowd):
             they have no positives, and anchors of which they cover `negative` are no negatives.
             (Not the IoU: a crowd is larger than any of its members.)
+        overlap: (B, N, M), the IoU to go by instead of that of the boxes, such as regions'.
 
     Returns:
         A dict of (B, N): `index` int32, the object with the highest IoU; `iou` float32, which that
@@ -82,7 +93,7 @@ def match(anchors, boxes, present, positive=0.7, negative=0.3, best=True, valid=
     real = ops.logical_and(_has_area(boxes), present)
     ignored = ops.logical_and(real, False if ignored is None else ignored)
     objects = real & ~ignored
-    overlap = iou(anchors, boxes)
+    overlap = iou(anchors, boxes) if overlap is None else overlap
     of_objects = ops.where(objects[:, None] & valid[..., None], overlap, 0.0)
     highest = ops.max(of_objects, axis=-1)
     positives = highest >= positive

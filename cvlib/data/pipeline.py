@@ -61,12 +61,15 @@ def batches(
     num_threads=2,
     proposals=None,
     max_proposals=1000,
+    max_pieces=None,
 ):
     """Batches `(x, y)` for a loop, or for `fit`, with `steps_per_epoch=data.steps_per_epoch`.
 
     They are the same on every backend and in every run with the same arguments. `x` is the images,
     (B, H, W, 3) uint8; with `proposals` it is `{"images": (B, H, W, 3), "proposals": (B, R, 4)}`,
-    float32 in pixels of the resized image, padded with -1. `y` is a flat dict:
+    float32 in pixels of the resized image, padded with -1. With `max_pieces` it holds the regions
+    of the proposals too, as `cvlib.masks.pieces` writes them: `pieces` (B, H, W) int32, the piece
+    of each pixel, 0 of those in no region, and `members` (B, R, P) bool. `y` is a flat dict:
 
     | key | shape | with targets | |
     |---|---|---|---|
@@ -107,6 +110,8 @@ def batches(
             `cvlib.proposals`, which is called with each image that is read. They are cropped,
             flipped and resized with the image; those of which under 5 % are left are dropped.
         max_proposals: R. Of more proposals the first stay.
+        max_pieces: P, to have the proposals' regions too; their masks must be there. Of more pieces
+            than P - 1 the smallest belong to no region.
 
     Returns:
         A `grain.IterDataset` with `num_samples`, `steps_per_epoch` (an epoch ends with the batch
@@ -117,8 +122,9 @@ def batches(
         ValueError: an argument has no such value, the dataset is empty, there are not as many
             proposals as images, or a flip would exchange keypoints of which the dataset does not
             say which are left and right.
-        DataError: from the iteration; a sample cannot be read, lacks what `targets` needs, or has
-            no proposals or other proposals than boxes.
+        DataError: from the iteration; a sample cannot be read, lacks what `targets` needs, has no
+            proposals or other proposals than boxes, or these have no masks where they should, or
+            masks of other boxes.
     """
     if targets not in _NEEDS:
         raise ValueError(f"targets must be one of {', '.join(_NEEDS)}, not {targets!r}.")
@@ -134,7 +140,14 @@ def batches(
 
     def read(i):
         sample = dataset[i]
-        return sample if proposals is None else sample | {"proposals": _find(proposals, sample, i)}
+        if proposals is None:
+            return sample
+        found = _found(proposals, sample, i)
+        sample = sample | {"proposals": _boxes(found, sample)}
+        if max_pieces:
+            first = max_proposals, max_pieces
+            sample["pieces"] = as_pieces(found, sample["image"], sample["image_id"], *first)
+        return sample
 
     read = functools.cache(read) if cache else read
     left_out = {}
@@ -173,8 +186,15 @@ def batches(
             y |= {k: _pad(objects[k], max_objects, v) for k, v in _EMPTY.items() if k in objects}
         x = np.asarray(image)
         if proposals is not None:
-            shown = _shown(sample["proposals"], view, size)[:max_proposals]
+            index, shown = _shown(sample["proposals"], view, size)
+            shown = shown[:max_proposals]
             x = {"images": x, "proposals": _pad(shown, max_proposals, np.float32(-1))}
+            if max_pieces:
+                pieces, members = sample["pieces"]
+                pieces = render(Image.fromarray(pieces), view, size, Image.Resampling.NEAREST)
+                x["pieces"] = np.asarray(pieces)
+                index = index[index < len(members)]
+                x["members"] = _pad(members[index], max_proposals, np.False_)
         return x, y
 
     def keep_largest(image_id, objects):
@@ -237,17 +257,37 @@ def _joined(parts):
     return np.concatenate(parts)
 
 
-def _find(proposals, sample, i):
-    """The proposals of sample `i`, (N, 4) float32."""
+def as_pieces(found, image, name, max_proposals, max_pieces):
+    """`cvlib.masks.pieces` of the first of the `Proposals` of an image.
+
+    Raises:
+        DataError: they have no masks, or the masks are not of the image's size or of their boxes.
+    """
+    size, masks = image.shape[:2], getattr(found, "masks", None)
+    if masks is None:
+        raise DataError(f"{name}: the proposals have no masks.")
+    if any(tuple(mask["size"]) != size for mask in masks):
+        raise DataError(f"{name}: the masks of the proposals are not of the image's size.")
+    if not np.array_equal(rle.to_boxes(masks), np.reshape(found.boxes, (-1, 4))):
+        raise DataError(f"{name}: the boxes of the proposals are not those of their masks.")
+    return rle.pieces(masks[:max_proposals], *size, max_pieces)
+
+
+def _found(proposals, sample, i):
+    """The proposals of sample `i`, in whatever form."""
     image_id = sample["image_id"]
     if callable(proposals):
-        found = proposals(sample["image"])
-    elif isinstance(proposals, Mapping):
+        return proposals(sample["image"])
+    if isinstance(proposals, Mapping):
         if image_id not in proposals:
             raise DataError(f"{image_id}: there are no proposals for the image.")
-        found = proposals[image_id]
-    else:
-        found = proposals[i]
+        return proposals[image_id]
+    return proposals[i]
+
+
+def _boxes(found, sample):
+    """The boxes of proposals, (N, 4) float32."""
+    image_id = sample["image_id"]
     try:
         boxes = np.array(getattr(found, "boxes", found), np.float32)
     except (TypeError, ValueError):
@@ -262,9 +302,10 @@ def _find(proposals, sample, i):
 
 
 def _shown(boxes, view, size):
-    """What `view` shows of `boxes` (N, 4), in the pixels of an image of `size`."""
-    boxes = boxes[visible_fraction(boxes, view) >= SLIVER]
-    return _move(clip_to_view(boxes, view), *np.split(view_geometry(view, size), 2))
+    """Which of `boxes` (N, 4) `view` shows, and how much, in pixels of an image of `size`."""
+    index = np.flatnonzero(visible_fraction(boxes, view) >= SLIVER)
+    shown = clip_to_view(boxes[index], view)
+    return index, _move(shown, *np.split(view_geometry(view, size), 2))
 
 
 def _move(boxes, scale, offset):

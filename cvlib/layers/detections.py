@@ -29,7 +29,7 @@ class DetectionLayer(keras.layers.Layer):
                 padded[key] = ops.where(where, x, 0.0)
         return padded
 
-    def compute_output_spec(self, boxes, scores):
+    def compute_output_spec(self, boxes, scores, *_):
         shapes = self.compute_output_shape(boxes.shape, scores.shape)
         return {
             key: keras.KerasTensor(shape, "int32" if key in _INTEGERS else "float32")

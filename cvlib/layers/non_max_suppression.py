@@ -35,6 +35,8 @@ class NonMaxSuppression(DetectionLayer):
     Call arguments:
         boxes: (B, N, 4) xyxy in float32, or (B, N, C, 4), a box for each class.
         scores: (B, N, C), probabilities; C = 1 for proposals.
+        overlaps: (B, N, N) IoUs to go by instead of those of the boxes, such as regions', with
+            boxes (B, N, 4).
 
     Returns:
         Detections in float32, by falling confidence, K of them or as many as there are candidates:
@@ -60,7 +62,7 @@ class NonMaxSuppression(DetectionLayer):
         self.pre_nms_top_k = pre_nms_top_k
         self.class_agnostic = class_agnostic
 
-    def call(self, boxes, scores):
+    def call(self, boxes, scores, overlaps=None):
         boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
         scores = ops.stop_gradient(ops.cast(scores, "float32"))
         _, number, classes = scores.shape
@@ -77,7 +79,12 @@ class NonMaxSuppression(DetectionLayer):
             order = indices
         boxes = ops.take_along_axis(boxes, order[..., None], axis=1)
         together = self.class_agnostic or classes == 1
-        kept = self._kept(boxes, None if together else labels, scores > -float("inf"))
+        real = scores > -float("inf")
+        if overlaps is None:
+            overlap, candidates = iou, boxes
+        else:
+            overlap, candidates = _looked_up(overlaps), order
+        kept = self._kept(candidates, None if together else labels, real, overlap)
         rank = ops.maximum(kept, 0)
         return self.pad(
             kept >= 0,
@@ -87,17 +94,18 @@ class NonMaxSuppression(DetectionLayer):
             indices=ops.take_along_axis(indices, rank, axis=1),
         )
 
-    def _kept(self, boxes, labels, real):
+    def _kept(self, boxes, labels, real, overlap):
         """Which of M sorted candidates are kept, (B, K), -1 where no more are.
 
-        `boxes` are (B, M, 4), `labels` (B, M), or None if all boxes suppress all others, and
-        `real` (B, M) says which candidates there are.
+        `boxes` are (B, M, 4), or whatever (B, M, ...) of two candidates `overlap` takes, `labels`
+        (B, M), or None if all boxes suppress all others, and `real` (B, M) says which candidates
+        there are.
         """
-        M = boxes.shape[1]
+        M, *each = boxes.shape[1:]
         K = min(self.max_detections, M)
         tile = min(_TILE, M)
         room = ((0, 0), (0, -M % tile))
-        boxes = ops.pad(boxes, (*room, (0, 0)))
+        boxes = ops.pad(boxes, (*room, *[(0, 0)] * len(each)))
         labels = None if labels is None else ops.pad(labels, room)
         real = ops.pad(real, room)
         num_real = ops.sum(ops.cast(real, "int32"), axis=-1, keepdims=True)
@@ -110,8 +118,9 @@ class NonMaxSuppression(DetectionLayer):
             rank = i * tile + ops.arange(tile)
             candidates = ops.take(boxes, rank, axis=1)
             of_kept = ops.maximum(kept, 0)
-            others = ops.take_along_axis(boxes, of_kept[..., None], axis=1)
-            over = iou(ops.concatenate([others, candidates], axis=1), candidates)
+            others = ops.reshape(of_kept, (-1, K, *[1] * len(each)))
+            others = ops.take_along_axis(boxes, others, axis=1)
+            over = overlap(ops.concatenate([others, candidates], axis=1), candidates)
             over = over > self.iou_threshold
             if labels is not None:
                 classes = ops.take(labels, rank, axis=1)
@@ -143,7 +152,7 @@ class NonMaxSuppression(DetectionLayer):
     def _num_candidates(self, available):
         return min(self.pre_nms_top_k or available, available)
 
-    def compute_output_shape(self, boxes_shape, scores_shape):
+    def compute_output_shape(self, boxes_shape, scores_shape, overlaps_shape=None):
         batch, number, classes = scores_shape
         K = min(self.max_detections, self._num_candidates(number * classes))
         return {
@@ -163,6 +172,18 @@ class NonMaxSuppression(DetectionLayer):
             "pre_nms_top_k": self.pre_nms_top_k,
             "class_agnostic": self.class_agnostic,
         }
+
+
+def _looked_up(overlaps):
+    """A function of places (B, A) and (B, D) to the `overlaps` (B, N, N) of these, (B, A, D)."""
+    number = overlaps.shape[-1]
+    flat = ops.reshape(overlaps, (-1, number * number))
+
+    def overlap(a, b):
+        places = ops.reshape(number * a[..., None] + b[:, None], (-1, a.shape[1] * b.shape[1]))
+        return ops.reshape(ops.take_along_axis(flat, places, axis=1), (-1, a.shape[1], b.shape[1]))
+
+    return overlap
 
 
 def _by_falling_score(scores, number):

@@ -15,11 +15,13 @@ from cvlib.models.patch_segmenter import PatchSegmenter
 from cvlib.models.pose_regressor import PoseRegressor
 from cvlib.models.rcnn import RCNN
 from cvlib.models.recurrent_segmenter import RecurrentSegmenter
+from cvlib.models.sds import SDS
 from cvlib.models.yolo import YOLO
 
 __all__ = [
     "FCN",
     "RCNN",
+    "SDS",
     "YOLO",
     "DeformablePartsModel",
     "FastRCNN",

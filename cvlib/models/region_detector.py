@@ -80,7 +80,7 @@ class RegionDetector(System):
         # Where none was drawn there may be NaN, which the head would make of all its gradients.
         return self._answers(y, ops.where(drawn["valid"][..., None], regions, 0.0), drawn)
 
-    def _match(self, y, regions, ignored=None):
+    def _match(self, y, regions, ignored=None, overlap=None):
         return match(
             regions,
             y["boxes"],
@@ -89,6 +89,7 @@ class RegionDetector(System):
             negative=self.background_iou,
             best=False,
             ignored=forgiven(y) if ignored is None else ignored,
+            overlap=overlap,
         )
 
     def _answers(self, y, regions, drawn):

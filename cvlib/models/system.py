@@ -188,9 +188,8 @@ class System(keras.Model):
         images = as_images(images)
         found = {key: [None] * len(images) for key in self.detections}
         for indices, batch, geometry in self._batches(images, batch_size):
-            x = {key: np.stack([value[i] for i in indices]) for key, value in boxes.items()}
-            if geometry is not None:
-                x |= {k: v * geometry[0] + geometry[1] for k, v in x.items() if k != "labels"}
+            x = {key: [value[i] for i in indices] for key, value in boxes.items()}
+            x = self._fitted(x, geometry)
             x = {"images": batch, **x} if isinstance(self.input, dict) else batch
             outputs = super().predict(x, batch_size=batch_size, verbose=verbose)
             if geometry is not None:
@@ -231,6 +230,13 @@ class System(keras.Model):
             resized, geometry = zip(*(_letterboxed(images[i], size) for i in indices), strict=True)
             scale, offset = np.split(np.float32(geometry)[:, None], 2, axis=-1)
             yield indices, np.stack(resized), (np.tile(scale, 2), np.tile(offset, 2))
+
+    def _fitted(self, x, geometry):
+        """Batches of what images are given with, `x`, by name, where they had this `geometry`."""
+        x = {key: np.stack(values) for key, values in x.items()}
+        if geometry is None:
+            return x
+        return x | {k: v * geometry[0] + geometry[1] for k, v in x.items() if k != "labels"}
 
     def _stacked(self, key, values):
         """The values of all images as one array; as a list where their sizes differ."""

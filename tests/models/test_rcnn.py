@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 from PIL import Image
 
-from cvlib.models import RCNN, backbone, rcnn
+from cvlib.models import RCNN, backbone, rcnn, staged_detector
 
 from .test_fast_rcnn import near, overlap
 from .training import compiled, squares
@@ -32,7 +32,7 @@ def data(count, seed=0):
 
 def warped(image, box, context=0, side=8):
     crop = rcnn.CropAndResize((side, side))
-    found = rcnn._warp(crop, image[None], np.float32([[box]]), context)
+    found = staged_detector.warped(crop, image[None], np.float32([[box]]), context)
     return ops.convert_to_numpy(found)[0, 0]
 
 
@@ -46,12 +46,12 @@ def test_the_warp_adds_context_and_fills_with_the_mean():
     expected = warped(image, middle + half * 227 / 195)
     np.testing.assert_allclose(warped(image, middle + half, 16), expected, atol=1e-3)
     # Over the corner: as of a canvas of the mean colour.
-    canvas = np.full((60, 70, 3), rcnn.MEAN_COLOR, "uint8")
+    canvas = np.full((60, 70, 3), staged_detector.MEAN_COLOR, "uint8")
     canvas[10:50, 10:60] = image
     found = warped(image, (0, 0, 20, 10), 16, side=32)
     expected = warped(canvas, (10, 10, 30, 20), 16, side=32)
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    assert np.abs(found[0, 0] - rcnn.MEAN_COLOR).max() < 1e-3
+    assert np.abs(found[0, 0] - staged_detector.MEAN_COLOR).max() < 1e-3
 
 
 def test_the_warp_does_not_average_where_it_shrinks():
@@ -69,7 +69,7 @@ def test_three_regions_and_three_images_are_warped_as_one():
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3)).astype("uint8")
     boxes = np.tile(np.float32([[[3, 5, 20, 30]]]), (3, 3, 1))
     crop = rcnn.CropAndResize((8, 8))
-    together = ops.convert_to_numpy(rcnn._warp(crop, images, boxes, 16))
+    together = ops.convert_to_numpy(staged_detector.warped(crop, images, boxes, 16))
     for i in range(3):
         alone = warped(images[i], boxes[i, 0], 16)
         np.testing.assert_allclose(together[i], [alone] * 3, atol=1e-3)
@@ -104,7 +104,7 @@ def examples(rng, count, dimensions=6, noise=0.0):
         regions["own"] = rng.choice([-1, -1, -1, 0, 1], count)
         x = rng.normal(size=(count, dimensions)).astype("float32")
         x[:, 0] += 2.5 * (regions["own"] == 1)
-        x *= rcnn.MEAN_NORM / np.linalg.norm(x, axis=1).mean()
+        x *= staged_detector.MEAN_NORM / np.linalg.norm(x, axis=1).mean()
         regions["overlap"][:, 1] = np.where(regions["own"] == 1, 1, rng.uniform(0, 0.5, count))
         regions["pair"] = rng.choice([-1, 0, 1], count)
         regions["target"] = 0.01 * x @ matrix + 0.2 + noise * rng.normal(size=(count, 4))
@@ -114,9 +114,9 @@ def examples(rng, count, dimensions=6, noise=0.0):
 def test_svms_learn_by_the_rules_of_the_authors(monkeypatch):
     """Trap 10, with all negatives at once: the plane that minimises the authors' objective."""
     batches = list(examples(np.random.default_rng(0), 300))
-    monkeypatch.setattr(rcnn, "ROUND", 1)
-    monkeypatch.setattr(rcnn, "HARD", -np.inf)
-    monkeypatch.setattr(rcnn, "EASY", -np.inf)
+    monkeypatch.setattr(staged_detector, "ROUND", 1)
+    monkeypatch.setattr(staged_detector, "HARD", -np.inf)
+    monkeypatch.setattr(staged_detector, "EASY", -np.inf)
     weights = rcnn.train_svm(batches, 1)
     regions, x = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     positive, negative = regions["own"] == 1, regions["overlap"][:, 1] < 0.3
@@ -136,10 +136,10 @@ def test_svms_learn_by_the_rules_of_the_authors(monkeypatch):
 
 def test_svms_see_hard_negatives_alone(monkeypatch):
     batches = list(examples(np.random.default_rng(0), 400))
-    monkeypatch.setattr(rcnn, "ROUND", 60)
+    monkeypatch.setattr(staged_detector, "ROUND", 60)
     seen = []
-    train = rcnn._svm
-    monkeypatch.setattr(rcnn, "_svm", lambda p, n: seen.append((p, n)) or train(p, n))
+    train = staged_detector._svm
+    monkeypatch.setattr(staged_detector, "_svm", lambda p, n: seen.append((p, n)) or train(p, n))
     weights = rcnn.train_svm(batches, 1)
     positives = sum((regions["own"] == 1).sum() for regions, _ in batches)
     assert {len(p) for p, _ in seen} == {positives}  # The objects alone, at every round.
@@ -148,12 +148,12 @@ def test_svms_see_hard_negatives_alone(monkeypatch):
     everything = sum((regions["overlap"][:, 1] < 0.3).sum() for regions, _ in batches)
     assert len(seen[-1][1]) < 0.8 * everything
     # What is left out is easy for the plane, so that all of them would move it little.
-    monkeypatch.setattr(rcnn, "HARD", -np.inf)
-    monkeypatch.setattr(rcnn, "EASY", -np.inf)
+    monkeypatch.setattr(staged_detector, "HARD", -np.inf)
+    monkeypatch.setattr(staged_detector, "EASY", -np.inf)
     exact = rcnn.train_svm(batches, 1)
     assert exact @ weights > 0.98 * np.linalg.norm(exact) * np.linalg.norm(weights)
     # Not more than so many are in memory.
-    monkeypatch.setattr(rcnn, "MOST", 50)
+    monkeypatch.setattr(staged_detector, "MOST", 50)
     seen.clear()
     rcnn.train_svm(batches, 1)
     assert len(seen[-1][0]) == 50 and len(seen[-1][1]) <= 50 + 400
@@ -183,7 +183,7 @@ def test_what_is_known_of_regions():
     y["difficult"] = np.array([[False, True, False]])
     given = np.full((1, 12, 4), -1, "float32")
     given[0, :4] = [8, 12, 40, 44], [0, 0, 8, 8], [12, 40, 30, 60], [np.nan, 0, 9, 9]
-    (found,) = model._regions(given, y, 7)
+    (found,), ((boxes,),), _ = model._regions({"proposals": given}, y, 7)
     assert found["image"].tolist() == [7] * 4
     # Three proposals and one object: neither one that is difficult nor what is no box.
     assert found["own"].tolist() == [-1, -1, -1, 2]
@@ -200,7 +200,7 @@ def test_a_region_inside_a_crowd_is_no_negative():
     y["crowd"] = np.array([[True]])
     given = np.full((1, 12, 4), -1, "float32")
     given[0, 0] = 8, 8, 18, 18
-    (found,) = model._regions(given, y, 0)
+    (found,), *_ = model._regions({"proposals": given}, y, 0)
     # Its IoU with the crowd is 100 / 3600.
     assert found["overlap"].tolist() == [[0, 1, 0]]
 
@@ -216,7 +216,7 @@ def test_a_class_without_objects_keeps_no_negatives():
     regions = np.zeros(5, [("own", "i4"), ("overlap", "f4", 3)])
     regions["own"] = -1
     examples = Counted([(regions, np.ones((5, 4), "float32"))] * 3)
-    assert rcnn.train_svm(examples, 1).tolist() == [0, 0, 0, 0, rcnn.NEVER]
+    assert rcnn.train_svm(examples, 1).tolist() == [0, 0, 0, 0, staged_detector.NEVER]
     assert examples.passes == 1  # The one that looks for objects.
 
 
@@ -281,7 +281,7 @@ def test_a_file_holds_it_all(fitted, tmp_path):
 @pytest.mark.slow
 def test_stages_that_were_killed_go_on(fitted, tmp_path, monkeypatch):
     model, x, y, folder = fitted
-    write = rcnn.write_atomically
+    write = staged_detector.write_atomically
     for stage in ("regions", "features", "svm", "regressor"):
         seen = []
 
@@ -294,7 +294,7 @@ def test_stages_that_were_killed_go_on(fitted, tmp_path, monkeypatch):
         whole = [*tmp_path.rglob("features-*"), *tmp_path.rglob("svm-*")]
         kept = {path: path.stat().st_mtime_ns for path in whole}
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(rcnn, "write_atomically", killed)
+            patch.setattr(staged_detector, "write_atomically", killed)
             model.fit_heads(x, y, tmp_path)
         # What was finished is not made again.
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -319,11 +319,11 @@ def test_fine_tuning_that_was_killed_goes_on_after_its_last_epoch(tmp_path, monk
         with whole(path) as temporary:
             yield temporary
 
-    whole, seen = rcnn.whole_file, []
+    whole, seen = staged_detector.whole_file, []
     monkeypatch.setattr(RCNN, "fit_heads", lambda *_: None)
     arguments = {"folder": tmp_path, "epochs": 3, "verbose": 0}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rcnn, "whole_file", killed)
+        patch.setattr(staged_detector, "whole_file", killed)
         make().fit(x, y, **arguments)
     files = list((tmp_path / "network").glob("*.h5"))
     assert [path.name for path in files] == ["0001.weights.h5"]
@@ -379,7 +379,7 @@ def test_variants_share_the_network(fitted):
 @pytest.mark.slow
 def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
     model, (x, y) = make(scores="softmax", box_regression=False), data(4)
-    write, count = rcnn.write_atomically, iter(range(100))
+    write, count = staged_detector.write_atomically, iter(range(100))
 
     def full(path, content, replace=True):
         if next(count) == 1:
@@ -387,7 +387,7 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
         write(path, content, replace)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rcnn, "write_atomically", full)
+        patch.setattr(staged_detector, "write_atomically", full)
         with pytest.raises(OSError, match="the disk is full; what was finished is kept there"):
             model.fit(x, y, folder=tmp_path, epochs=0, verbose=0)
     model.fit(x, y, folder=tmp_path, epochs=0, verbose=0)
@@ -439,8 +439,8 @@ def test_it_learns(fitted):
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(rcnn, "MOST", 200)
-    monkeypatch.setattr(rcnn, "ROUND", 200)
+    monkeypatch.setattr(staged_detector, "MOST", 200)
+    monkeypatch.setattr(staged_detector, "ROUND", 200)
     rng, peaks = np.random.default_rng(0), []
     for times in (1, 2, 4):
         folder = tmp_path / str(times)

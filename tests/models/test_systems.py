@@ -8,6 +8,7 @@ from cvlib.data import batches, load
 from cvlib.models import (
     FCN,
     RCNN,
+    SDS,
     YOLO,
     DeformablePartsModel,
     FasterRCNN,
@@ -26,6 +27,8 @@ from cvlib.models import (
 from cvlib.models.system import System
 
 from .harness import run_system_test
+from .test_sds import as_input
+from .test_sds import data as discs
 
 SIZE = (64, 64)
 
@@ -144,6 +147,36 @@ def test_rcnn(tmp_path):
         {"images": images, "proposals": proposed(y)},
         y,
         tmp_path,
+        not_saved=("network",),
+    )
+
+
+@pytest.mark.slow
+def test_sds(tmp_path):
+    images, found, y = discs(2)
+    arguments = {
+        "num_classes": 2,
+        "size": SIZE,
+        "max_proposals": 12,
+        "max_pieces": 32,
+        "crop_size": 32,
+        "context": 12,
+        "feature_map": "stride16",
+        "hidden": 16,
+        "dropout": 0.25,
+        "features": "joint",
+        "refinement": True,
+        "mask_size": 28,
+        "nms": {"iou_threshold": 0.1, "confidence_threshold": 0.0, "max_detections": 9},
+        "frozen_to": "stride4",
+    }
+    run_system_test(
+        SDS,
+        {"backbone": backbone("tiny"), **arguments},
+        as_input(images, found),
+        y,
+        tmp_path,
+        given={"proposals": found},
         not_saved=("network",),
     )
 
