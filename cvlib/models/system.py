@@ -193,8 +193,8 @@ class System(keras.Model):
             x = {"images": batch, **x} if isinstance(self.input, dict) else batch
             outputs = super().predict(x, batch_size=batch_size, verbose=verbose)
             if geometry is not None:
-                outputs |= _mapped_back(outputs, *geometry, [images[i].shape for i in indices])
-                outputs = _in_the_image(outputs)
+                mapped = _mapped_back(outputs, *geometry, [images[i].shape for i in indices])
+                outputs = _in_the_image(outputs | mapped, outputs)
             for key, values in found.items():
                 for i, value in zip(indices, outputs[key], strict=True):
                     values[i] = value
@@ -407,15 +407,15 @@ def _letterboxed(image, size):
     return np.asarray(resized), view_geometry(view, size)
 
 
-def _in_the_image(outputs):
-    """`outputs` without the detections that have no area: they lay beside the image, in its margin.
+def _in_the_image(outputs, before):
+    """`outputs` without the detections that lost their area: they lay in the margin of the image.
 
     The others move up, and what is left is padded as `Detections` are.
     """
     if "boxes" not in outputs:
         return outputs
-    sides = outputs["boxes"][..., 2:] - outputs["boxes"][..., :2]
-    real = (outputs["labels"] >= 0) & (sides.min(axis=-1) > 0)
+    now, then = ((y["boxes"][..., 2:] > y["boxes"][..., :2]).all(-1) for y in (outputs, before))
+    real = (outputs["labels"] >= 0) & (now | ~then)
     order = np.argsort(~real, axis=1, kind="stable")
     real = np.take_along_axis(real, order, axis=1)
     moved = {"num_detections": real.sum(axis=1, dtype=np.int32)}
