@@ -501,7 +501,7 @@ def _squares(crop, images, boxes, masks, context):
     within = (places >= 0) & (places < 1)
     nearest = np.clip(np.floor(places * cells), 0, cells - 1).astype("int32")
     shown = ops.take(ops.take(masks, nearest, axis=2), nearest, axis=3)
-    shown = shown & np.outer(within, within)
+    shown = ops.logical_and(shown, np.outer(within, within))
     return crops, ops.where(shown[..., None], crops, np.float32(MEAN_COLOR))
 
 
@@ -599,13 +599,14 @@ def _canvases(y, size):
     # Not `+`: of four objects Keras would take the four sides for their bias.
     whole = ops.subtract(ops.zeros_like(boxes), -np.float32([0, 0, side, side]))
     drawn = masks_in(whole, boxes, ops.cast(y["masks"], "float32"), side)[:, :, :height, :width]
-    return ops.cast(drawn & (y["labels"] >= 0)[..., None, None], "float32")
+    return ops.cast(ops.logical_and(drawn, (y["labels"] >= 0)[..., None, None]), "float32")
 
 
 def _weights(start, end, cells, pixels):
     """Bilinear weights (B, K, pixels, cells) of a frame's cells at the centres of pixels."""
     sides = ops.maximum(end - start, 1e-3)[..., None]
-    places = (np.arange(pixels, dtype="float32") + 0.5 - start[..., None]) / sides * cells - 0.5
+    places = ops.subtract(np.arange(pixels, dtype="float32") + 0.5, start[..., None])
+    places = places / sides * cells - 0.5
     within = (places >= -0.5) & (places < cells - 0.5)
     weights = bilinear(ops.minimum(ops.maximum(places, 0.0), cells - 1.0), cells)
     return ops.where(within[..., None], weights, 0.0)
@@ -618,7 +619,7 @@ def _combined(weights, means, members):
     # The others were never learnt from: they stay out.
     chosen = chosen & ((means > LIKELY) | members)
     # Piece 0 is of no region, and outside of the image.
-    chosen = chosen & (np.arange(members.shape[-1]) > 0)
+    chosen = ops.logical_and(chosen, np.arange(members.shape[-1]) > 0)
     # What nothing is left of stays as it was proposed.
     return ops.where(ops.any(chosen, axis=-1, keepdims=True), chosen, members)
 
