@@ -270,8 +270,7 @@ def test_a_detection_beside_a_resized_image_is_none():
     cells[0, 0, [0, 1, 2, 3, 4, 10]] = [0.5, 0.1, 0.3, 0.3, 0.9, 1]
     cells[1, 1, [0, 1, 2, 3, 4, 11]] = [0.1, 0.1, 0.5, 0.5, 0.6, 1]
     regression = model.head.regression
-    regression.kernel.assign(ops.zeros_like(regression.kernel))
-    regression.bias.assign(cells.ravel())
+    regression.set_weights([np.zeros(regression.kernel.shape), cells.ravel()])
     found = model.predict(np.zeros((1, 50, 100, 3), "uint8"))
     assert found["num_detections"].tolist() == [1]
     assert found["labels"].tolist() == [[1, -1, -1]]
