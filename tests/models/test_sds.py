@@ -143,6 +143,10 @@ def fitted(tmp_path_factory):
 @compiled
 @pytest.mark.slow
 def test_it_learns_and_regions_of_a_class_share_nothing(fitted):
+    """Class and rough place only: a ring of 2 pixels around a disc mostly passes at an IoU of 0.7.
+
+    With a ring of 3 pixels, which does not, 42 % are found. Why is not known.
+    """
     model, images, given, y, folder = fitted
     plain = model.variant(refinement=False)
     plain.fit_heads(as_input(images, given), y, folder)
