@@ -25,6 +25,7 @@ from cvlib.models.staged_detector import (
     region_network,
     train_svm,
     warped,
+    with_context,
 )
 from cvlib.models.system import System, as_images
 from cvlib.targets import forgiven, masks_in
@@ -174,7 +175,7 @@ class SDS(StagedDetector):
         }
         if refinement:
             label = ops.maximum(found["labels"], 0)
-            frames = _shown(found["boxes"], crop_size, context)
+            frames = with_context(found["boxes"], crop_size, context)
             cells = ops.cast(_masks_of(kept, pieces, frames, GRID), "float32")
             cells = ops.reshape(cells, (-1, cells.shape[1], GRID * GRID))
             looked = ops.take_along_axis(seen, index[..., None], axis=1)
@@ -373,7 +374,7 @@ class SDS(StagedDetector):
         given = boxes.shape[1] - room
 
         own_masks = ops.cast(y["masks"], "float32")
-        own_frames = _shown(objects, self._config["crop_size"], self._config["context"])
+        own_frames = with_context(objects, self._config["crop_size"], self._config["context"])
         shown = ops.concatenate(
             [
                 _masks_of(members, pieces, proposals, cells),
@@ -381,7 +382,7 @@ class SDS(StagedDetector):
             ],
             axis=1,
         )
-        frames = _shown(boxes, self._config["crop_size"], self._config["context"])
+        frames = with_context(boxes, self._config["crop_size"], self._config["context"])
         on_grid = ops.concatenate(
             [
                 _masks_of(members, pieces, frames[:, :given], GRID),
@@ -483,11 +484,6 @@ def _of_kind(seen, kind):
     return (
         ops.concatenate([seen["box"], seen["region"]], axis=-1) if kind == "joint" else seen[kind]
     )
-
-
-def _shown(boxes, side, context):
-    """What squares of a side show of an image, with `context`, of boxes."""
-    return box_ops.enlarge(boxes, side / (side - 2 * context * side / CROP))
 
 
 def _squares(crop, images, boxes, masks, context):

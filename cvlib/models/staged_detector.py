@@ -256,10 +256,14 @@ def look_at(network, crops, training=False):
     return {key: ops.reshape(x, (-1, count, x.shape[-1])) for key, x in seen.items()}
 
 
+def with_context(boxes, side, context):
+    """What squares of a side show of an image, with `context`, of boxes."""
+    return box_ops.enlarge(boxes, side / (side - 2 * context * side / CROP))
+
+
 def warped(crop, images, boxes, context):
     """Boxes (B, R, 4) of images with `context` around them, the mean colour outside the images."""
-    side = crop.size[0]
-    shown = box_ops.enlarge(boxes, side / (side - 2 * context * side / CROP))
+    shown = with_context(boxes, crop.size[0], context)
     mean = np.float32(MEAN_COLOR)
     # The layer sees 0 outside. Not `+ mean`: of three regions Keras would take it for their bias.
     return ops.subtract(crop(ops.subtract(ops.cast(images, "float32"), mean), shown), -mean)
