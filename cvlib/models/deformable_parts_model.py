@@ -541,7 +541,8 @@ class PartFinder(keras.layers.Layer):
         anchors, boxes = of_kind(anchors, P, 2), of_kind(boxes, 2 * P + 1, 4)
         prices = of_kind([prices], P, 4)[..., None]
         # All displacements, row by row, at every part's place among the values of `fits`.
-        dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).astype("int32")
+        moves = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+        dy, dx = ops.unstack(ops.convert_to_tensor(moves, "int32"))
         y, x = (
             FINER * (place[..., None] + self.margin + anchors[..., k]) + reach
             for k, place in enumerate((row, column))
