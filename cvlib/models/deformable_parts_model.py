@@ -557,6 +557,7 @@ class PartFinder(keras.layers.Layer):
             ops.reshape(ops.take_along_axis(fits[way], at, axis=1), (-1, *each)) for way in range(2)
         ]
         worth = ops.where(mirrored[..., None, None], worth[1], worth[0])
+        dy, dx = ops.cast(dy, "float32"), ops.cast(dx, "float32")
         worth = worth - (prices[..., 2, :] * dx**2 + prices[..., 3, :] * dx)
         worth = worth - (prices[..., 0, :] * dy**2 + prices[..., 1, :] * dy)
         best = ops.top_k(worth, 1)[1][..., 0]  # An argmax that every format has.
