@@ -176,7 +176,18 @@ class DeformablePartsModel(TemplateDetector):
             "nms": nms,
         }
 
-    def fit(self, x, y=None, rounds=2, latent=2, C=0.01, negatives=1000, batch_size=16, **kwargs):
+    def fit(
+        self,
+        x,
+        y=None,
+        rounds=2,
+        latent=2,
+        mining=3,
+        C=0.01,
+        negatives=1000,
+        batch_size=16,
+        **kwargs,
+    ):
         """Trains a support vector machine for each component, in rounds, which are its epochs.
 
         At first there are roots only. They learn from the windows that overlap an object best, all
@@ -187,28 +198,31 @@ class DeformablePartsModel(TemplateDetector):
         Then each root gets its parts: they cover one after the other the place where the root has
         the most positive weight, and their filters are the root's, enlarged. In each of `latent`
         rounds, now with the parts, the model finds the best window, component, direction and places
-        of the parts of every object ("latent", since nobody has drawn them), and hard negatives;
-        and root, parts and prices are trained together. Boxes are fitted by least squares.
+        of the parts of every object ("latent", since nobody has drawn them). With these root, parts
+        and prices are trained together, as often as hard negatives are looked for: `mining` times.
+        Boxes are fitted by least squares.
 
         Args:
             x, y, C, negatives, batch_size, **kwargs: as of `HOGDetector.fit`.
             rounds: how often hard negatives are looked for with roots alone.
-            latent: and with parts. 0 gives roots without parts.
+            latent: how often objects are looked for with parts. 0 gives roots without parts.
+            mining: how often hard negatives are, for each of these.
 
         Returns:
             A `keras.callbacks.History`, as that of `HOGDetector.fit`.
         """
-        self._first_latent = rounds + 1
+        self._first_latent, self._mining = rounds + 1, mining
         roots, filters, *_ = self.templates
         filters.set_weights([np.zeros(filters.kernel.shape)])
         for root, placement in zip(roots, self.templates[3], strict=True):
             root.set_weights([np.zeros_like(w) for w in root.get_weights()])
             placement.reset()
-        return self._rounds(rounds + 1 + latent, x, y, C, negatives, batch_size, kwargs)
+        return self._rounds(rounds + 1 + latent * mining, x, y, C, negatives, batch_size, kwargs)
 
     def _look(self, number, examples):
         for example in examples.values():
-            example.examples, example.found = [], []
+            if self._relabels(number):
+                example.examples, example.found = [], []
             if number == self._first_latent:  # Those of roots alone have no parts.
                 example.negatives = {}
         if number == 0:
@@ -220,6 +234,10 @@ class DeformablePartsModel(TemplateDetector):
         self._read_parts()
         return self._looking
 
+    def _relabels(self, number):
+        """Whether objects are looked for again in a round, or only hard negatives."""
+        return number < self._first_latent or (number - self._first_latent) % self._mining == 0
+
     def _read_parts(self):
         """Keeps anchors and prices as arrays, since `_moves` needs them window by window."""
         self._anchors = [placement.get_weights()[0] for placement in self.templates[3]]
@@ -228,6 +246,8 @@ class DeformablePartsModel(TemplateDetector):
     def _chosen(self, number, overlap, component, scores):
         if number == 0:
             return self._best_overlaps(overlap, component)
+        if not self._relabels(number):
+            return []
         best = np.where(overlap >= self.object_iou[0], scores, -np.inf).argmax()
         return [best] if overlap[best] >= self.object_iou[0] else []
 

@@ -36,7 +36,9 @@ def draw(model, seed=0):
 @pytest.fixture(scope="module")
 def trained():
     model = make()
-    return model, model.fit(*shapes(16), rounds=1, latent=1, negatives=100, verbose=0).history
+    return model, model.fit(
+        *shapes(16), rounds=1, latent=1, mining=2, negatives=100, verbose=0
+    ).history
 
 
 def seen_naively(model, blocks, finer, window, label):
@@ -152,7 +154,8 @@ def test_mirror_image_is_seen_in_the_other_direction():
 def test_learns(trained):
     model, history = trained
     assert mean_average_precision(model, *shapes(16, seed=1)) > 0.9
-    assert len(history["loss"]) == 3
+    # The last pass looks for hard negatives only.
+    assert len(history["loss"]) == 4 and history["examples"][2] == history["examples"][3]
 
 
 def test_boxes_are_predicted_better_than_the_windows(trained):
@@ -229,7 +232,7 @@ def test_class_without_examples_is_never_detected():
     model = make(ratios=(1,))
     images, y = shapes(4)
     y["labels"][y["labels"] == 1] = -1
-    model.fit(images, y, rounds=0, latent=1, negatives=50, verbose=0)
+    model.fit(images, y, rounds=0, latent=1, mining=1, negatives=50, verbose=0)
     assert set(np.unique(model.predict(images)["labels"])) <= {-1, 0}
 
 
@@ -237,7 +240,7 @@ def test_objects_smaller_than_any_window_are_no_examples():
     images, y = shapes(4)
     y["boxes"][..., 2:] = y["boxes"][..., :2] + 1
     model = make(ratios=(1,))
-    history = model.fit(images, y, rounds=0, latent=1, negatives=50, verbose=0).history
+    history = model.fit(images, y, rounds=0, latent=1, mining=1, negatives=50, verbose=0).history
     assert history["examples"] == [0, 0] and history["loss"] == [0.0, 0.0]
 
 
