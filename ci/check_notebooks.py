@@ -12,6 +12,7 @@ from benchmarks.freshness import cells_hash
 from benchmarks.run import command
 from ci import ROOT, TABLES, chapters, texts
 from ci.prose import bare_numbers, embed_tables, stored_papers, stored_records, wrong_numbers
+from ci.terms import glossary, key_terms, two_translations
 
 PARAMETERS = {"preset", "data", "seed"}
 # The chapters whose stored outputs may still be of `quick`. None joins them, and each leaves when
@@ -139,6 +140,10 @@ def check_notebook(path, records, papers, tables):
     yield from check_pictures(notebook)
     prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     yield from check_prose(prose, records, papers, tables)
+    try:
+        key_terms(prose)
+    except ValueError as error:
+        yield str(error)
 
 
 def check_repository(root):
@@ -156,6 +161,8 @@ def main():
     faults = [
         f"{path.name}: {fault}" for path in chapters() for fault in check_notebook(path, *sources)
     ]
+    if not faults:
+        faults += two_translations(glossary(chapters()))
     for path in texts():
         prose = path.read_text("utf-8")
         faults += [f"{path.relative_to(ROOT)}: {fault}" for fault in check_prose(prose, *sources)]

@@ -10,6 +10,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import pages  # noqa: E402
 
 import cvlib  # noqa: E402
+from ci import chapters, terms  # noqa: E402
 
 project = "cvlib"
 author = "the cvlib authors"
@@ -56,6 +57,8 @@ def setup(app):
 def read_source(app, name, source):
     if name.startswith("course/"):
         source[0] = pages.page(source[0], Path(name).name, REPOSITORY)
+    elif name == "terms":
+        source[0] += pages.terms_table(terms.glossary(chapters()))
 
 
 def read_docstring(app, what, name, thing, options, lines):

@@ -37,6 +37,15 @@ def page(notebook, name, repository=None):
     return json.dumps(book)
 
 
+def terms_table(glossary):
+    """A `ci.terms.glossary` as a table, each term with links to its chapters."""
+    rows = ["| term | in Korean | chapters |", "|---|---|---|"]
+    for (english, korean), found in glossary.items():
+        links = ", ".join(f"[{stem[:2]}](course/{stem}.ipynb)" for stem in found)
+        rows.append(f"| {english} | {korean} | {links} |")
+    return "\n".join([*rows, ""])
+
+
 def restructured(lines):
     """A docstring's lines, with what is Markdown in them as reStructuredText."""
     text = re.sub(r"(?:^ *\|.*\n)+", _list_table, "\n".join([*lines, ""]), flags=re.M)

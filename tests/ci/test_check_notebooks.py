@@ -17,8 +17,12 @@ from ci.check_notebooks import (
 
 
 def test_a_chapter_without_faults(tmp_path):
-    path = write_chapter(tmp_path, "# Pose", stored("print(1)", "1\n"))
+    terms = "**Key terms**: pose (자세)."
+    path = write_chapter(tmp_path, "# Pose", stored("print(1)", "1\n"), terms)
     assert list(check_notebook(path, [], [], tmp_path)) == []
+    path = write_chapter(tmp_path, "# Pose", stored("print(1)", "1\n"))
+    (fault,) = check_notebook(path, [], [], tmp_path)
+    assert "Key terms" in fault
 
 
 @pytest.mark.parametrize(
