@@ -5,7 +5,7 @@ import re
 import nbformat
 
 LINE = re.compile(r"^\*\*Key terms\*\*: (.+)\.$", re.MULTILINE)
-TERM = re.compile(r"(.+?) \(([^()]+)\)(?:, |$)")
+TERM = re.compile(r"([^()]+?) \(([^()]+)\)(?:, |$)")
 
 
 def key_terms(prose):

@@ -1,9 +1,8 @@
 import pytest
+from chapters import write_chapter
 from pages import terms_table
 
 from ci.terms import glossary, key_terms, two_translations
-
-from chapters import write_chapter
 
 LINE = "**Key terms**: mask (마스크), mean IoU, mIoU (평균 IoU)."
 
