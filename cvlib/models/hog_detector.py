@@ -158,7 +158,8 @@ class HOGDetector(TemplateDetector):
     def _features(self, seen, window, label):
         level, component, row, column = self._places[window]
         height, width = self.templates[component].kernel_size
-        return seen["maps"][level][row : row + height, column : column + width].ravel(), None
+        its = seen["maps"][level][row : row + height, column : column + width]
+        return np.float32(its.ravel()), None
 
     def _train(self, examples, C, number):
         # It takes a second to import, which only training needs.

@@ -76,6 +76,17 @@ def test_learns(trained):
     assert mean_average_precision(detector, *shapes(16, seed=1)) > 0.9
 
 
+def test_learns_in_mixed_precision():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        detector = make()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    detector.fit(*shapes(16), rounds=1, negatives=100, verbose=0)
+    assert mean_average_precision(detector, *shapes(16, seed=1)) > 0.9
+
+
 def test_hard_negatives_are_found_and_believed_no_longer(trained):
     detector, history = trained
     before = make()
