@@ -1,4 +1,4 @@
-"""The command `cvlib`: train a detector on a folder of annotated photographs, use and measure it.
+"""The command `cvlib`: train a system on a folder of annotated photographs, use and measure it.
 
 cvlib train faster_rcnn --data voc:FOLDER --out model.keras
 cvlib predict model.keras photo.jpg ... --out folder
@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cvlib import masks
 from cvlib.data import DataError, load
 from cvlib.data.augment import Augment, letterbox, view_geometry
+from cvlib.data.scenes import segmentation_classes
 from cvlib.records import write_atomically
 
 GRIDS = (7, 10, 14)  # of YOLO; what a finer one says takes many more weights
@@ -113,7 +115,7 @@ def train(args):
         training,
         args.batch_size,
         size,
-        targets="masks" if "masks" in system.detections else "boxes",
+        targets=next((k for k in ("segmentation", "masks") if k in system.detections), "boxes"),
         max_objects=max(1, max(map(len, boxes))),
         augment=augment,
         seed=args.seed,
@@ -134,44 +136,58 @@ def train(args):
     system.save(args.out)
     print(f"{args.out}: saved.")
     samples, found = detect(system, validation)
-    report(samples, found, validation.classes)
+    report(samples, found, system.classes)
     picture = args.out.with_suffix(".png")
-    draw(samples[:8], found[:8], validation.classes, picture, columns=4)
+    draw(samples[:8], found[:8], system.classes, picture, columns=4)
     print(f"{picture}: what it finds in the first {len(samples[:8])} images of {args.validation}.")
 
 
 def predict(args):
-    """`cvlib predict`: an annotated picture of each image, and `detections.json`."""
+    """`cvlib predict`: an annotated picture of each image, and `detections.json`; or, of a system
+    that says the class of every pixel, a picture whose values are the classes."""
     from cvlib.data.sample import read_image
 
     system = _load(args.model)
+    of_pixels = "segmentation" in system.detections
     results = []
     for number, name in enumerate(args.images):
         image = read_image(name)
         found = _each(system.predict([image]))[0]
-        shown = found["confidence"] >= args.confidence
-        drawn = {key: values[shown] for key, values in found.items()}
         # Two folders may hold images of one name.
         twin = Path(name).stem in [Path(other).stem for other in args.images[:number]]
         picture = args.out / f"{Path(name).stem}{f'_{number}' if twin else ''}.png"
+        if of_pixels:
+            draw([{"image": image}], [found], system.classes, picture)
+            path = picture.with_stem(f"{picture.stem}_classes")
+            write_classes(path, found["segmentation"], len(system.classes))
+            present = [system.classes[value] for value in np.unique(found["segmentation"])]
+            print(f"{picture}, {path}: {', '.join(present)}.")
+            continue
+        shown = found["confidence"] >= args.confidence
+        drawn = {key: values[shown] for key, values in found.items()}
         draw([{"image": image}], [drawn], system.classes, picture)
         results += as_coco(name, found, system.classes, image.shape[:2])
         print(f"{picture}: {shown.sum()} objects.")
+    if of_pixels:
+        return
     path = args.out / "detections.json"
     write_atomically(path, json.dumps(results, indent=1) + "\n")
     print(f"{path}: {len(results)} detections in COCO's format of results.")
 
 
 def evaluate(args):
-    """`cvlib evaluate`: average precision by VOC's and COCO's rules, and the kinds of errors."""
+    """`cvlib evaluate`: average precision by VOC's and COCO's rules, and the kinds of errors; or
+    the IoU of each class of pixels."""
     system = _load(args.model)
     dataset = load(args.data, args.split, "skip" if args.skip else "raise")
-    if system.classes and system.classes != dataset.classes:
+    of_pixels = "segmentation" in system.detections
+    classes = pixel_classes(dataset) if of_pixels else tuple(dataset.classes)
+    if system.classes and system.classes != classes:
         raise ValueError(
             f"{args.model} knows {', '.join(system.classes)}, and {args.data} is of "
-            f"{', '.join(dataset.classes)}."
+            f"{', '.join(classes)}."
         )
-    report(*detect(system, dataset), dataset.classes)
+    report(*detect(system, dataset), classes)
 
 
 def faster_rcnn(trunk, dataset, size, boxes):
@@ -226,13 +242,42 @@ def yolo(trunk, dataset, size, boxes):
     return YOLO(trunk, len(dataset.classes), size, grid, convolutions=(256, 64))
 
 
-SYSTEMS = {"faster_rcnn": faster_rcnn, "yolo": yolo, "cascade": cascade}
+def fcn(trunk, dataset, size, boxes):
+    """An FCN-8s for the classes of the pixels; `boxes` are not needed."""
+    from cvlib.models import FCN
+
+    classes = pixel_classes(dataset)
+    print(f"Each pixel is of one of {len(classes)} classes: {', '.join(classes)}.")
+    return FCN(trunk, len(classes), size, stride=8, classes=classes)
+
+
+SYSTEMS = {"faster_rcnn": faster_rcnn, "yolo": yolo, "cascade": cascade, "fcn": fcn}
+
+
+def pixel_classes(dataset):
+    """The names of the values of `segmentation`, in a tuple.
+
+    Raises:
+        ValueError: the samples have no `segmentation`, or nothing says what its values mean.
+    """
+    source, _, variant = dataset.name.partition(":")
+    sample = dataset[0] if len(dataset) else {}
+    if "segmentation" not in sample or source == "tfds":
+        raise ValueError(
+            f"{dataset.name}, split {dataset.split}: not every image has a named class for each of "
+            "its pixels, as a PNG in SegmentationClass says it. VOC's own lists of those that have "
+            "one are called Segmentation/train, Segmentation/val and so on."
+        )
+    if source == "scenes":
+        return segmentation_classes(variant)
+    return (*(["background"] if "boxes" in sample else []), *dataset.classes)
 
 
 def look(dataset):
     """Sizes (height, width) of some of the images, and a list of the boxes in each."""
     samples = [dataset.some(SAMPLES)[i] for i in range(min(SAMPLES, len(dataset)))]
-    return [sample["image"].shape[:2] for sample in samples], [s["boxes"] for s in samples]
+    boxes = [sample.get("boxes", np.zeros((0, 4), np.float32)) for sample in samples]
+    return [sample["image"].shape[:2] for sample in samples], boxes
 
 
 def image_size(sizes, side):
@@ -303,10 +348,21 @@ def detect(system, dataset, count=32):
 
 
 def report(samples, found, classes):
-    """Prints average precision by both rules, of each class too, and the kinds of errors."""
-    from cvlib.metrics import MeanAveragePrecision, error_breakdown
+    """Prints average precision by both rules, of each class too, and the kinds of errors; of
+    classes of pixels their IoU."""
+    from keras import ops
+
+    from cvlib.metrics import MeanAveragePrecision, MeanIoU, error_breakdown
 
     number = len(classes)
+    if "segmentation" in found[0]:
+        metric = MeanIoU(number)
+        for sample, its in zip(samples, found, strict=True):
+            metric.update_state(sample["segmentation"][None], its["segmentation"][None])
+        print(f"mIoU: {float(metric.result()):.3f}")
+        print(f"pixel accuracy: {float(metric.pixel_accuracy()):.3f}")
+        _print_each(classes, ops.convert_to_numpy(metric.per_class()), "no pixel")
+        return
     results = {}
     for name, style in (("mAP@0.5, VOC 2007", "voc2007"), ("mAP, COCO", "coco")):
         metric = MeanAveragePrecision(number, style=style)
@@ -318,28 +374,44 @@ def report(samples, found, classes):
             metric = MeanAveragePrecision(number, "voc2010", "masks", threshold)
             metric.update_state(samples, found)
             print(f"mAPr@{threshold}, of masks: {metric.result()['mAP']:.3f}")
-    for name, ap in zip(classes, results["mAP@0.5, VOC 2007"]["AP"], strict=True):
-        print(f"  {name}: {'no object' if np.isnan(ap) else format(ap, '.3f')}")
+    _print_each(classes, results["mAP@0.5, VOC 2007"]["AP"], "no object")
     counts = error_breakdown(samples, found, number)["counts"]
     print("Of the detections from 0.5 on, and the objects: " + _listed(counts))
 
 
 def draw(samples, found, classes, path, columns=1):
-    """Writes a picture of images, their objects (dashed, where known) and detections."""
+    """Writes a picture of images, their objects (dashed, where known) and detections, or of the
+    classes of their pixels."""
     import matplotlib
 
     matplotlib.use("agg")
     from cvlib import plots
 
-    surest = [{k: v[d["confidence"] >= 0.5] for k, v in d.items()} for d in found]
-    shown = found if columns == 1 else surest
-    # Names beside hundreds of masks would hide them.
-    kinds = ("masks",) if max(len(d["boxes"]) for d in shown) > CROWD else ("masks", "boxes")
-    kinds = kinds if "masks" in shown[0] else None
+    if "segmentation" in found[0]:
+        # The first class has no colour: what lies below shows through.
+        shown, kinds, classes = found, ("segmentation",), classes[1:]
+    else:
+        surest = [{k: v[d["confidence"] >= 0.5] for k, v in d.items()} for d in found]
+        shown = found if columns == 1 else surest
+        # Names beside hundreds of masks would hide them.
+        kinds = ("masks",) if max(len(d["boxes"]) for d in shown) > CROWD else ("masks", "boxes")
+        kinds = kinds if "masks" in shown[0] else None
     figure = plots.show(samples, kinds, shown, classes, columns=columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200)
     matplotlib.pyplot.close(figure)
+
+
+def write_classes(path, segmentation, number):
+    """Writes classes of pixels as VOC does: a PNG whose values they are, with a colour for each."""
+    from matplotlib.colors import to_rgb
+
+    from cvlib import plots
+
+    colors = [(0, 0, 0), *(to_rgb(plots.color(value)) for value in range(number - 1))]
+    image = Image.fromarray(segmentation)
+    image.putpalette((255 * np.array(colors)).round().astype(np.uint8).tobytes())
+    image.save(path)
 
 
 def as_coco(name, found, classes, size):
@@ -366,9 +438,16 @@ def as_coco(name, found, classes, size):
 
 def _each(detections):
     """A list of the detections of each image, without padding."""
+    if "segmentation" in detections:
+        return [{"segmentation": values} for values in detections["segmentation"]]
     arrays = {key: values for key, values in detections.items() if key != "num_detections"}
     counts = detections["num_detections"]
     return [{k: v[i][:n] for k, v in arrays.items()} for i, n in enumerate(counts)]
+
+
+def _print_each(classes, values, missing):
+    for name, value in zip(classes, values, strict=True):
+        print(f"  {name}: {missing if np.isnan(value) else format(value, '.3f')}")
 
 
 def _listed(counts):

@@ -108,6 +108,60 @@ def test_from_a_folder_to_annotated_pictures(system, chosen, folder, tmp_path, c
     assert "missed" in capsys.readouterr().out
 
 
+@pytest.fixture
+def parts(tmp_path):
+    """VOC's layout of classes of pixels: a lower half of sand, void at its border, and a square."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "parts"
+    for kind in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(8):
+        classes = np.zeros((64, 96), np.uint8)
+        classes[32:], classes[31:33] = 1, 255
+        x, y = rng.integers(0, 60, 2)
+        classes[y : y + 24, x : x + 24] = 2
+        image = np.uint8([[90, 140, 250], [220, 190, 110], [250, 30, 30]])[np.minimum(classes, 2)]
+        Image.fromarray(image).save(folder / "JPEGImages" / f"{i}.jpg")
+        Image.fromarray(classes).save(folder / "SegmentationClass" / f"{i}.png")
+    (folder / "classes.txt").write_text("sky\nsand\nsquare\n")
+    for split, numbers in (("train", "0 1 2 3 4 5"), ("val", "6 7")):
+        lines = numbers.replace(" ", "\n")
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(lines)
+    return folder
+
+
+@pytest.mark.slow
+def test_classes_of_pixels(parts, tmp_path, capsys):
+    out, data = tmp_path / "model.keras", f"voc:{parts}"
+    command = ["train", "fcn", "--data", data, "--out", str(out), "--backbone", "tiny"]
+    assert main([*command, "--epochs", "12", "--batch-size", "2", "--rate", "2e-3"]) == 0
+    said = capsys.readouterr().out
+    assert "one of 3 classes: sky, sand, square." in said and out.with_suffix(".png").exists()
+    assert float(said.split("mIoU: ")[1].split()[0]) > 0.6
+
+    Image.open(parts / "JPEGImages" / "6.jpg").resize((150, 90)).save(tmp_path / "larger.jpg")
+    found = tmp_path / "found"
+    assert main(["predict", str(out), str(tmp_path / "larger.jpg"), "--out", str(found)]) == 0
+    assert {path.name for path in found.iterdir()} == {"larger.png", "larger_classes.png"}
+    assert "sky, sand, square." in capsys.readouterr().out
+    image = Image.open(found / "larger_classes.png")
+    assert image.mode == "P" and image.size == (150, 90)
+    values = np.asarray(image)
+    assert (values[:10, :10] == 0).mean() > 0.9 and set(np.unique(values)) <= {0, 1, 2}
+
+    assert main(["evaluate", str(out), "--data", data, "--split", "val"]) == 0
+    assert "  square: 0." in capsys.readouterr().out
+    assert main(["evaluate", str(out), "--data", "scenes"]) == 1
+    assert "knows sky, sand, square, and scenes is of background" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:voc")  # That it draws the split is said in a warning.
+def test_objects_are_no_classes_of_pixels(folder, tmp_path, capsys):
+    command = ["train", "fcn", "--data", f"voc:{folder}", "--split", "all"]
+    assert main([*command, "--out", str(tmp_path / "a.keras"), "--backbone", "tiny"]) == 1
+    assert "not every image has a named class for each of its pixels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
