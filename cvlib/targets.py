@@ -73,7 +73,8 @@ def match(
         ignored: (B, M) booleans of objects that are neither right nor wrong (difficult, crowd):
             they have no positives, and anchors of which they cover `negative` are no negatives.
             (Not the IoU: a crowd is larger than any of its members.)
-        overlap: (B, N, M), the IoU to go by instead of that of the boxes, such as regions'.
+        overlap: (B, N, M), the IoU to go by instead of that of the boxes, such as regions'; with
+            ignored objects the share that they cover.
 
     Returns:
         A dict of (B, N): `index` int32, the object with the highest IoU; `iou` float32, which that
@@ -93,6 +94,7 @@ def match(
     real = ops.logical_and(_has_area(boxes), present)
     ignored = ops.logical_and(real, False if ignored is None else ignored)
     objects = real & ~ignored
+    share = covered(anchors, boxes) if overlap is None else overlap
     overlap = iou(anchors, boxes) if overlap is None else overlap
     of_objects = ops.where(objects[:, None] & valid[..., None], overlap, 0.0)
     highest = ops.max(of_objects, axis=-1)
@@ -101,7 +103,7 @@ def match(
         ties = of_objects > (1 - TIE) * ops.max(of_objects, axis=1, keepdims=True)
         positives = positives | ops.any(ties & (of_objects > 0), axis=-1)
     negatives = (low <= highest) & (highest < high)
-    forgiving = ignored[:, None] & (covered(anchors, boxes) >= high)
+    forgiving = ignored[:, None] & (share >= high)
     negatives = negatives & ~ops.any(forgiving, axis=-1)
     state = ops.where(positives, 1, ops.where(negatives, 0, -1))
     return {

@@ -320,11 +320,16 @@ class SDS(StagedDetector):
     def _ignored(self, y):
         if "masks" not in y:
             raise ValueError('There are no masks to learn from: give batches of targets="masks".')
-        return forgiven(y) | ~ops.any(ops.cast(y["masks"], "float32") >= 0.5, axis=(2, 3))
+        return forgiven(y) | _without_mask(y)
 
     def _overlaps(self, y, pieces, members):
-        """IoUs (B, R + N, N) of the regions, and then the objects, with the objects."""
-        objects = _canvases(y, self._config["size"])
+        """IoUs (B, R + N, N) of the regions, and then the objects, with the objects.
+
+        With those that are neither right nor wrong, how much of a region they cover instead: a
+        crowd is larger than those in it. An object without a mask may be anywhere in its box.
+        """
+        anywhere = ops.where(_without_mask(y)[..., None, None], 1.0, y["masks"])
+        objects = _canvases({**y, "masks": anywhere}, self._config["size"])
         ones = ops.ones_like(objects[:, :1])
         sums = _sums(pieces, ops.concatenate([objects, ones], axis=1), members.shape[-1])
         members = ops.cast(members, "float32")
@@ -333,8 +338,9 @@ class SDS(StagedDetector):
         among = ops.matmul(flat, ops.transpose(flat, (0, 2, 1)))
         size = ops.sum(flat, axis=-1)
         sizes = ops.concatenate([ops.matmul(members, sums[:, -1, :, None])[..., 0], size], axis=1)
-        both = ops.concatenate([both, among], axis=1)
-        return _ratio(both, sizes[..., None] - (both - size[:, None]))
+        both, sizes = ops.concatenate([both, among], axis=1), sizes[..., None]
+        whole = ops.where(self._ignored(y)[:, None], sizes, sizes - (both - size[:, None]))
+        return _ratio(both, whole)
 
     def _drawn_masks(self, y, outputs, regions, place):
         """The masks (B, n, M, M) of regions, that are at these places of proposals and objects."""
@@ -353,8 +359,9 @@ class SDS(StagedDetector):
         Returns:
             Of each image a structured array of its proposals that are boxes, and of its objects:
             `image`; `own`, the class of the object that it is, or -1; `overlap`, the highest IoU of
-            the region with an object of each class; `pair`, the class of the object that a proposal
-            overlaps most, or -1, `object`, which that is in its image, and `share`, by how much;
+            the region with an object of each class, or the share that a forgiven one covers;
+            `pair`, the class of the object that a proposal overlaps most, or -1, `object`, which
+            that is in its image, and `share`, by how much;
             `cells`, the region on the coarse grid, and `answer`, the object there. And, of each
             image, `pieces`, and of each proposal with a share of at least 0.7 which pieces it
             (`has`) and its object (`should`) consist of.
@@ -573,6 +580,10 @@ class CoarseMeans(PieceLayer):
 
     def compute_output_shape(self, coarse_shape, frames_shape, pieces_shape):
         return (*coarse_shape[:2], self.most)
+
+
+def _without_mask(y):
+    return ~ops.any(ops.cast(y["masks"], "float32") >= 0.5, axis=(2, 3))
 
 
 def _ratio(part, whole):
