@@ -24,7 +24,11 @@ def regions(dense):
 
 
 def data(count, seed=0):
-    """Discs of one colour for each of 2 classes, cut into quarters; regions are what these make."""
+    """Discs of one colour for each of 2 classes, which no region is: at best its IoU is 0.79.
+
+    The regions are a disc without a quarter, the quarter, the square around it, the corners of that
+    and the lower two of them.
+    """
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:64, :64] + 0.5
     images = rng.integers(0, 60, (count, *SIZE, 3)).astype("uint8")
@@ -38,9 +42,10 @@ def data(count, seed=0):
             disc = np.hypot(columns - x, rows - y) < radius
             labels[i, k] = rng.integers(2)
             image[disc, labels[i, k]] = 230
-            top = disc & (rows < y - radius / 2)
-            around = np.hypot(columns - x, rows - y) < radius + 2
-            dense += [disc & ~top, top, disc, around & ~disc, around]
+            quarter = disc & (rows < y) & (columns < x)
+            square = (abs(columns - x) < radius) & (abs(rows - y) < radius)
+            corners = square & ~disc
+            dense += [disc & ~quarter, quarter, square, corners, corners & (rows > y)]
             encoded = rle.encode(disc[None])
             boxes[i, k] = rle.to_boxes(encoded)[0]
             masks[i, k] = rle.crop(encoded, boxes[i, k][None], 28)[0]
@@ -142,15 +147,17 @@ def fitted(tmp_path_factory):
 @compiled
 @pytest.mark.slow
 def test_it_learns_and_regions_of_a_class_share_nothing(fitted):
-    """Class and rough place only: a ring of 2 pixels around a disc mostly passes at an IoU of 0.7.
+    """The regions of an object have at best an IoU of 0.75 to 0.79: refinement must do the rest.
 
-    With a ring of 3 pixels, which does not, 42 % are found. Why is not known.
+    Nothing learns to refuse or to refine regions with an IoU between 0.2 and 0.7: of those with a
+    disc and a ring of 3 pixels around it, 0.62, 28 won among the 48 objects of earlier data.
     """
     model, images, given, y, folder = fitted
     plain = model.variant(refinement=False)
     plain.fit_heads(as_input(images, given), y, folder)
+    means = []
     for system in (model, plain):
-        found, hits = system.predict(images, given), []
+        found, best = system.predict(images, given), []
         for i in range(len(images)):
             n = found["num_detections"][i]
             pasted = rle.paste(found["masks"][i, :n], found["boxes"][i, :n], *SIZE)
@@ -158,8 +165,10 @@ def test_it_learns_and_regions_of_a_class_share_nothing(fitted):
             sure = (found["labels"][i, :n, None] == y["labels"][i]) & (
                 found["confidence"][i, :n, None] > 0.4
             )
-            hits += ((rle.iou(pasted, objects) > 0.7) & sure).any(axis=0).tolist()
-        assert np.mean(hits) > 0.8
+            best += (rle.iou(pasted, objects) * sure).max(axis=0, initial=0).tolist()
+        assert np.mean(np.array(best) > 0.7) > 0.8
+        means.append(np.mean(best))
+    assert means[0] > means[1] + 0.15
     # The last system has no refinement: its masks are regions, and share no piece.
     for label in range(2):
         of = [m for m, one in zip(pasted, found["labels"][-1], strict=False) if one == label]
@@ -232,6 +241,23 @@ def test_bad_regions_are_refused_and_tiny_ones_are_not():
     assert model.predict(images, [regions(dense[:0])])["num_detections"].tolist() == [0]
 
 
+def test_a_region_inside_a_crowd_is_no_negative():
+    model = make()
+    y = {"boxes": np.float32([[[0, 0, 64, 64]]]), "labels": np.int32([[1]])}
+    y |= {"crowd": np.array([[True]]), "masks": np.zeros((1, 1, 28, 28), "float32")}
+    y["masks"][..., :14] = 1
+    dense = np.zeros((2, *SIZE), bool)  # The first is in the crowd, the second only in its box.
+    dense[0, 8:18, 8:18] = dense[1, 8:18, 40:50] = True
+    x = as_input(np.zeros((1, *SIZE, 3), "uint8"), [regions(dense)])
+    (found,), *_ = model._regions(x, y, 0)
+    # Its IoU with the crowd is 100 / 2048.
+    assert found["overlap"].tolist() == [[0, 1], [0, 0]]
+    boxes, ignored = np.concatenate([x["proposals"], y["boxes"]], axis=1), model._ignored(y)
+    overlap = model._overlaps(y, x["pieces"], x["members"])
+    state = ops.convert_to_numpy(model._match(y, boxes, ignored, overlap)["state"])
+    assert state[0, [0, 1, 12]].tolist() == [-1, 0, -1]
+
+
 def test_objects_without_a_mask_teach_nothing():
     model = make()
     images, found, y = data(2)
@@ -239,6 +265,8 @@ def test_objects_without_a_mask_teach_nothing():
     described, shown, more = model._regions(as_input(images, found), y, 0)
     assert (described[0]["own"] >= 0).sum() == 1 and (described[1]["own"] >= 0).sum() == 2
     assert [len(d) for d in described] == [len(s[0]) for s in shown] == [11, 12]
+    # Not that what is in its box is another thing, either.
+    assert (described[0]["overlap"][:4, y["labels"][0, 0]] == 1).all()
     learnt = np.concatenate(described)
     learnt = (learnt["pair"] >= 0) & (learnt["share"] >= 0.7)
     assert len(more["has"]) == len(more["should"]) == learnt.sum() > 0
