@@ -13,7 +13,7 @@ from cvlib.proposals import Proposals
 from .training import compiled
 
 SIZE = (64, 64)
-EPOCHS = 1 if keras.backend.backend() == "torch" else 24  # where nothing is compiled
+EPOCHS = 1 if keras.backend.backend() == "torch" else 12  # where nothing is compiled
 
 
 def regions(dense):
