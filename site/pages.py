@@ -41,7 +41,7 @@ def terms_table(glossary):
     """A `ci.terms.glossary` as a table, each term with links to its chapters."""
     rows = ["| term | in Korean | chapters |", "|---|---|---|"]
     for (english, korean), found in glossary.items():
-        links = ", ".join(f"[{stem[:2]}](course/{stem}.ipynb)" for stem in found)
+        links = ", ".join(f"{{doc}}`{stem[:2]} <course/{stem}>`" for stem in found)
         rows.append(f"| {english} | {korean} | {links} |")
     return "\n".join([*rows, ""])
 

@@ -44,4 +44,4 @@ def test_the_glossary_of_two_chapters(tmp_path):
     assert found["mask", "가면"] == ["04_box"]
     (sentence,) = two_translations(found)
     assert sentence == "The chapters translate the key term 'mask' as 마스크 and 가면."
-    assert "| box | 상자 | [04](course/04_box.ipynb) |" in terms_table(found)
+    assert "| box | 상자 | {doc}`04 <course/04_box>` |" in terms_table(found)
