@@ -158,6 +158,21 @@ def test_learns(trained):
     assert len(history["loss"]) == 4 and history["examples"][2] == history["examples"][3]
 
 
+def test_objects_are_found_anew_only_before_the_first_of_several_searches(monkeypatch):
+    model = make(ratios=(1,))
+    chosen, found_in = model._chosen, set()
+
+    def spy(number, *args):
+        found = chosen(number, *args)
+        if len(found):
+            found_in.add(number)
+        return found
+
+    monkeypatch.setattr(model, "_chosen", spy)
+    model.fit(*shapes(4), rounds=1, latent=2, mining=2, negatives=50, verbose=0)
+    assert found_in == {0, 1, 2, 4}  # The roots' rounds, and the first of each two with parts.
+
+
 def test_boxes_are_predicted_better_than_the_windows(trained):
     model, _ = trained
     images, y = shapes(16, seed=1)
