@@ -149,6 +149,10 @@ def predict(args):
 
     system = _load(args.model)
     of_pixels = "segmentation" in system.detections
+    names = system.classes
+    if of_pixels and len(names) != (count := system.get_config()["num_classes"]):
+        # Trained elsewhere, it may know the names of objects alone, or none.
+        names = [f"class {value}" for value in range(count)]
     results = []
     for number, name in enumerate(args.images):
         image = read_image(name)
@@ -157,16 +161,16 @@ def predict(args):
         twin = Path(name).stem in [Path(other).stem for other in args.images[:number]]
         picture = args.out / f"{Path(name).stem}{f'_{number}' if twin else ''}.png"
         if of_pixels:
-            draw([{"image": image}], [found], system.classes, picture)
+            draw([{"image": image}], [found], names, picture)
             path = picture.with_stem(f"{picture.stem}_classes")
-            write_classes(path, found["segmentation"], len(system.classes))
-            present = [system.classes[value] for value in np.unique(found["segmentation"])]
+            write_classes(path, found["segmentation"], len(names))
+            present = [names[value] for value in np.unique(found["segmentation"])]
             print(f"{picture}, {path}: {', '.join(present)}.")
             continue
         shown = found["confidence"] >= args.confidence
         drawn = {key: values[shown] for key, values in found.items()}
-        draw([{"image": image}], [drawn], system.classes, picture)
-        results += as_coco(name, found, system.classes, image.shape[:2])
+        draw([{"image": image}], [drawn], names, picture)
+        results += as_coco(name, found, names, image.shape[:2])
         print(f"{picture}: {shown.sum()} objects.")
     if of_pixels:
         return

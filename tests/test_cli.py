@@ -155,6 +155,17 @@ def test_classes_of_pixels(parts, tmp_path, capsys):
     assert "knows sky, sand, square, and scenes is of background" in capsys.readouterr().err
 
 
+def test_classes_of_pixels_without_names(tmp_path, capsys):
+    from cvlib.models import FCN, backbone
+
+    model = FCN(backbone("tiny"), 3, (64, 64), classes=("square", "disc"))
+    model.save(tmp_path / "model.keras")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    images = [str(tmp_path / "a.png"), "--out", str(tmp_path / "found")]
+    assert main(["predict", str(tmp_path / "model.keras"), *images]) == 0
+    assert "a_classes.png: class " in capsys.readouterr().out
+
+
 @pytest.mark.filterwarnings("ignore:voc")  # That it draws the split is said in a warning.
 def test_objects_are_no_classes_of_pixels(folder, tmp_path, capsys):
     command = ["train", "fcn", "--data", f"voc:{folder}", "--split", "all"]
