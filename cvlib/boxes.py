@@ -3,6 +3,9 @@
 A box is `xyxy` in continuous pixels: pixel (row, column) covers [column, column + 1) x
 [row, row + 1), so a box is x2 - x1 wide, without the + 1 of integer pixel boxes. What comes out is
 float32.
+
+Where a symbolic tensor may meet an array, `ops.add(a, b)` stands for `a + b`, which fails with an
+array of JAX on its left.
 """
 
 import math
@@ -58,7 +61,7 @@ def paired_iou(a, b):
     width = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
     height = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
     intersection = ops.maximum(width, 0) * ops.maximum(height, 0)
-    union = area(a) + area(b) - intersection
+    union = ops.add(area(a), area(b)) - intersection
     return intersection / ops.where(union > 0, union, 1)
 
 
@@ -106,12 +109,13 @@ def encode(boxes, anchors, scale=(0.1, 0.1, 0.2, 0.2)):
     Source: R-CNN (Girshick et al. 2014), appendix C; the scale is of Fast R-CNN's code.
     """
     boxes, anchors = ops.cast(boxes, "float32"), ops.cast(anchors, "float32")
-    real = _has_area(boxes) & _has_area(anchors)
+    real = ops.logical_and(_has_area(boxes), _has_area(anchors))
     unit = np.float32([0, 0, 1, 1])
     boxes, anchors = ops.where(real, boxes, unit), ops.where(real, anchors, unit)
     centre, size = _centre_and_size(boxes)
     anchor_centre, anchor_size = _centre_and_size(anchors)
-    deltas = [(centre - anchor_centre) / anchor_size, ops.log(size / anchor_size)]
+    moved = ops.divide(ops.subtract(centre, anchor_centre), anchor_size)
+    deltas = [moved, ops.log(ops.divide(size, anchor_size))]
     return ops.divide(ops.concatenate(deltas, axis=-1), np.float32(scale))
 
 
@@ -132,8 +136,8 @@ def decode(deltas, anchors, scale=(0.1, 0.1, 0.2, 0.2)):
     deltas = ops.multiply(ops.cast(deltas, "float32"), np.float32(scale))
     anchor_centre, anchor_size = _centre_and_size(ops.cast(anchors, "float32"))
     anchor_size = ops.maximum(anchor_size, 0)
-    centre = anchor_centre + deltas[..., :2] * anchor_size
-    size = anchor_size * ops.exp(ops.minimum(deltas[..., 2:], _LARGEST_LOG))
+    centre = ops.add(anchor_centre, ops.multiply(deltas[..., :2], anchor_size))
+    size = ops.multiply(anchor_size, ops.exp(ops.minimum(deltas[..., 2:], _LARGEST_LOG)))
     return ops.concatenate([centre - size / 2, centre + size / 2], axis=-1)
 
 

@@ -154,6 +154,20 @@ def test_coding_in_a_functional_model(function, reference):
     run_layer_test(Coding, {"function": function}, inputs, reference, float32=kept, tolerance=1e-4)
 
 
+@pytest.mark.parametrize("function", ["encode", "decode", "iou", "paired_iou", "covered"])
+@pytest.mark.parametrize("symbolic", [0, 1])
+def test_an_array_beside_a_symbolic_tensor(function, symbolic):
+    rng = np.random.default_rng(4)
+    pair = [random_boxes(rng, 1, 4), random_boxes(rng, 1, 4)]
+    expected = getattr(boxes, function)(*pair)
+    given = keras.Input((4, 4))
+    mixed = [ops.convert_to_tensor(part) for part in pair]
+    mixed[symbolic] = given
+    model = keras.Model(given, getattr(boxes, function)(*mixed))
+    found = model.predict_on_batch(pair[symbolic])
+    np.testing.assert_allclose(found, ops.convert_to_numpy(expected), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("function", ["encode", "decode"])
 def test_degenerate_boxes_give_no_nan(function):
     # Trap 7: a padded box, an empty one, an inverted one, a sliver; encode is safe from NaN too.
