@@ -32,7 +32,9 @@ def propose(images, method, cache=None, workers=None, progress=False):
         images: sequence of images, or of samples such as a `cvlib.data.Dataset`.
         method: one of the methods of `cvlib.proposals`.
         cache: folder for the proposals. What it has is read, what it lacks is added, so a run that
-            was killed goes on where it stopped.
+            was killed goes on where it stopped. By default one for each method and its settings in
+            the folder that the environment variable `CVLIB_PROPOSALS` names, none where it is not
+            set.
         workers: processes, each of one thread; all cores by default, 1 for none but this one. They
             start afresh: a script must call this under `if __name__ == "__main__":`.
         progress: whether to count the images on the standard error.
@@ -43,6 +45,8 @@ def propose(images, method, cache=None, workers=None, progress=False):
     Raises:
         ValueError: not an image, or the cache is of other settings or damaged.
     """
+    if cache is None and (folder := os.environ.get("CVLIB_PROPOSALS")):
+        cache = Path(folder) / hashlib.sha256(repr(method).encode()).hexdigest()[:12]
     one = functools.partial(_propose, method, None if cache is None else Cache(cache, method))
     pixels = (image["image"] if isinstance(image, dict) else image for image in images)
     start, found = time.monotonic(), []

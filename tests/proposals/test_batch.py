@@ -81,6 +81,16 @@ def test_what_is_cached_is_not_computed_again(tmp_path):
     assert len(Counted.calls) == 4
 
 
+def test_the_environment_names_a_folder_for_all_caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("CVLIB_PROPOSALS", str(tmp_path))
+    dataset = load("scenes", "test")[:2]
+    methods = [SelectiveSearch("single", seed=seed) for seed in (0, 1)]
+    first = [propose(dataset, method, workers=1) for method in methods]
+    assert len(list(tmp_path.glob("*/*.npz"))) == 4
+    again = [propose(dataset, method, workers=1) for method in methods]
+    assert all(same(*pair) for pair in zip(first, again, strict=True))
+
+
 def test_no_proposals_and_empty_masks_are_cached(tmp_path):
     grey = np.full((1, 1, 3), 9, np.uint8)
     for method in (SelectiveSearch(masks=True), SlidingWindows(), EdgeBoxes()):
