@@ -144,7 +144,12 @@ def main():
     parser.add_argument("--preset", default="quick", help="of the suite: quick, full, gpu")
     parser.add_argument("--out", default="build/grid", type=Path, help="folder for all it makes")
     parser.add_argument("--results", type=Path, help="folder that keeps records/ and tables/")
-    parser.add_argument("--jobs", default=1, type=int, help="cells that Snakemake runs at a time")
+    parser.add_argument(
+        "--jobs",
+        default=1,
+        type=int,
+        help="cells that Snakemake runs at a time; of several the records have no times",
+    )
     parser.add_argument("--suite", default=SUITE, type=Path)
     parser.add_argument("--course", default=COURSE, type=Path, help="folder of the chapters")
     args = parser.parse_args()

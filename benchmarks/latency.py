@@ -1,13 +1,16 @@
-"""Time a saved system alone: its whole graph and each of its stages, for several batch sizes.
+"""Time systems alone, saved ones or, untrained, all of the course, for several batch sizes.
 
-    python -m benchmarks.latency localizer.keras --batch-size 1 8
+    python -m benchmarks.latency
+    python -m benchmarks.latency localizer.keras --batch-size 1 8 --stages
 
 Run it while nothing else runs on the machine. A record is written for each batch size.
 """
 
 import argparse
 import logging
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -16,7 +19,7 @@ import numpy as np
 from cvlib.records import record
 
 
-def time_system(system, batch_size, runs=50, warmup=10):
+def time_system(system, batch_size, runs=50, warmup=10, stages=True):
     """Milliseconds of each run, from NumPy arrays to NumPy arrays, after warm-up.
 
     The system sees images of noise, and boxes in them where it takes some.
@@ -26,11 +29,12 @@ def time_system(system, batch_size, runs=50, warmup=10):
         batch_size: images a run.
         runs: timed runs.
         warmup: runs before, in which the graph is compiled.
+        stages: whether to time the stages too.
 
     Returns:
         Dict from `"graph"` and the names of the stages, in their order, to lists of `runs` times.
     """
-    return system.milliseconds(noise(system, batch_size), runs, warmup)
+    return system.milliseconds(noise(system, batch_size), runs, warmup, stages)
 
 
 def resolution(system, default=128):
@@ -60,42 +64,84 @@ def noise(system, batch_size, count=100):
     return keras.tree.map_structure(fill, system.input)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", type=Path, help=".keras file of a system")
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--runs", type=int, default=50)
-    args = parser.parse_args()
+def systems(names):
+    """Dict from (model, system) to a system: of `.keras` files, or of groups in
+    `benchmarks.systems`, whose systems are built untrained.
 
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, or there is no such group.
+    """
+    from benchmarks.systems import SYSTEMS
     from cvlib.models.system import System
 
-    try:
-        system = System.load(args.model)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
+    found = {}
+    for name in names:
+        if name in SYSTEMS:
+            found |= {(name, system): build for system, build in SYSTEMS[name].items()}
+        else:
+            system = System.load(name)
+            found[Path(name).stem, type(system).__name__] = lambda system=system: system
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "models",
+        nargs="*",
+        default=["scenes", "photographs"],
+        help=".keras files of systems, or the groups of benchmarks/systems.py (both)",
+    )
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--stages", action="store_true", help="each stage too, not only the whole")
+    args = parser.parse_args()
     # TensorFlow warns of every new network that it compiles.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    for batch_size in args.batch_size:
-        times = time_system(system, batch_size, args.runs)
-        medians = {name: np.median(values) for name, values in times.items()}
-        whole = medians.pop("graph")
-        record(
-            system=type(system).__name__,
-            metrics={
-                "images/s": 1000 * batch_size / whole,
-                "ms": whole,
-                "ms p90": np.percentile(times["graph"], 90),
-                **{f"ms/{stage}": median for stage, median in medians.items()},
-            },
-            data="noise",
-            settings={"model": args.model.stem, "batch_size": batch_size},
-            model=system,
-            resolution=resolution(system),
-            milliseconds=times,
-        )
-        for name, values in times.items():
-            p50, p90 = np.percentile(values, (50, 90))
-            print(f"batch {batch_size}, {name}: p50 {p50:.2f} ms, p90 {p90:.2f} ms")
+    try:
+        builders = systems(args.models)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
+
+    def compiled(build):
+        system = build()
+        for batch_size in args.batch_size:
+            system.predict_on_batch(noise(system, batch_size))
+        return system
+
+    # Most of the time goes into compiling, on one core for each system.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        built = dict(zip(builders, pool.map(compiled, builders.values()), strict=True))
+    for (model, name), system in built.items():
+        for batch_size in args.batch_size:
+            times = time_system(system, batch_size, args.runs, stages=args.stages)
+            keep(model, name, system, batch_size, times)
+
+
+def keep(model, name, system, batch_size, times, size=None):
+    """Records and prints the times of a system, as `time_system` gives them.
+
+    One that is no Keras model is None, and `size` its (height, width).
+    """
+    medians = {stage: np.median(values) for stage, values in times.items()}
+    whole = medians.pop("graph")
+    record(
+        system=name,
+        metrics={
+            "images/s": 1000 * batch_size / whole,
+            "ms": whole,
+            "ms p90": np.percentile(times["graph"], 90),
+            **{f"ms/{stage}": median for stage, median in medians.items()},
+        },
+        data="noise",
+        settings={"model": model, "batch_size": batch_size},
+        model=system,
+        resolution=size or resolution(system),
+        milliseconds=times,
+    )
+    for stage, values in times.items():
+        p50, p90 = np.percentile(values, (50, 90))
+        print(f"{model}, {name}, batch {batch_size}, {stage}: p50 {p50:.2f} ms, p90 {p90:.2f} ms")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ from benchmarks.freshness import ROOT, cells_hash, source_hash
 from cvlib.records import checkout, write_atomically
 
 COURSE = ROOT / "course"
+# Of the metrics those that are times, or made of times.
+TIMES = re.compile(
+    r"ms( p90| p50)?([@/].+)?|(images|regions)/s(@.+)?|s/.+|seconds|training s|times faster"
+    r"|(training|test|time) ratio|share of proposals|heads speed-up"
+)
 
 
 def find_notebook(chapter, course=COURSE):
@@ -68,7 +73,18 @@ def cell_name(notebook, preset, data, seed):
     return "-".join(re.sub(r"\W+", "_", str(word)) for word in words)
 
 
-def run(notebook, preset, data, seed, out):
+def expanded(data):
+    """The name of data without environment variables.
+
+    Raises:
+        ValueError: one is not set.
+    """
+    if "$" in (name := os.path.expandvars(data)):
+        raise ValueError(f"{data}: the environment variable is not set.")
+    return name
+
+
+def run(notebook, preset, data, seed, out, shared=False):
     """Execute `notebook`; its executed copy and its records appear together in a folder of `out`.
 
     Args:
@@ -77,6 +93,7 @@ def run(notebook, preset, data, seed, out):
             (`coco:$CVLIB_DATA/tiny_imagenet20`), which are expanded here and nowhere written.
         out: folder that gets the folder `cell_name(...)`. While the notebook runs, and after it
             fails, only a folder whose name begins with `.unfinished-` is there.
+        shared: whether other runs share the machine: the records then have no times.
 
     Returns:
         Path of the new folder: `records/` and the executed notebook, whose metadata `cvlib` holds
@@ -85,11 +102,9 @@ def run(notebook, preset, data, seed, out):
     Raises:
         ValueError: a parameter is unknown, an environment variable is not set, or a cell fails.
     """
-    parameters = {"preset": preset, "data": os.path.expandvars(data), "seed": seed}
+    parameters = {"preset": preset, "data": expanded(data), "seed": seed}
     if unknown := parameters.keys() - parameter_names(notebook):
         raise ValueError(f"{notebook}: the parameter {sorted(unknown)[0]!r} is unknown.")
-    if "$" in parameters["data"]:
-        raise ValueError(f"{data}: the environment variable is not set.")
     name = cell_name(notebook, preset, data, seed)
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -129,10 +144,23 @@ def run(notebook, preset, data, seed, out):
     executed = json.loads((work / notebook.name).read_text("utf-8"))
     executed["metadata"]["cvlib"] = made_by
     write_atomically(work / notebook.name, json.dumps(executed))
+    if shared:
+        for path in (work / "records").glob("*.json"):
+            drop_times(path)
     shutil.rmtree(out / name, ignore_errors=True)
     work.chmod(0o755)  # mkdtemp makes folders that only their owner reads.
     os.replace(work, out / name)
     return out / name
+
+
+def drop_times(path):
+    """Takes what was measured with a clock out of the record at `path`."""
+    content = json.loads(path.read_text("utf-8"))
+    for key in [key for key in content["metrics"] if TIMES.fullmatch(key)]:
+        del content["metrics"][key]
+    content |= {"milliseconds": {}, "duration": None}
+    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+    write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def import_path():
@@ -156,10 +184,11 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="build/run", help="folder that gets the run's folder")
     parser.add_argument("--course", default=COURSE, help="folder of the chapters")
+    parser.add_argument("--shared", action="store_true", help="others run beside it: no times")
     args = parser.parse_args()
     try:
         notebook = find_notebook(args.chapter, args.course)
-        print(run(notebook, args.preset, args.data, args.seed, args.out))
+        print(run(notebook, args.preset, args.data, args.seed, args.out, args.shared))
     except ValueError as error:
         sys.exit(str(error))
 

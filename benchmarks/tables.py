@@ -41,6 +41,13 @@ TABLES = {
         "metrics": ("images/s", "ms", "ms p90", "ms/x"),
         "papers": [{"metric": "time per image"}, {"metric": "speed"}],
     },
+    "command": {
+        "title": "What `cvlib train` makes of a folder",
+        "where": {"preset": "command"},
+        "settings": ("epochs",),
+        "metrics": ("mAP@0.5", "mAP", "mAPr@0.5", "mAPr@0.7", "mIoU", "pixel_accuracy"),
+        "papers": [],
+    },
 }
 
 # The meaning of the columns that every table has, and of those that several chapters share.
@@ -54,6 +61,7 @@ COLUMNS = {
     "localization_accuracy": "share of the objects whose class is right and whose IoU exceeds 0.5",
     "mAP@0.5": "mean average precision by Pascal VOC's area rule, at IoU 0.5",
     "mAP": "mean average precision by COCO's rule: the mean over IoU 0.5 to 0.95",
+    "mAPr@t": "mean average precision of masks by Pascal VOC's area rule, at IoU t",
     "mIoU": "mean over the classes of the IoU of their pixels in all images",
     "pixel_accuracy": "share of the pixels whose class is right",
     "class_accuracy": "mean over the classes of the share of their pixels that is right",
@@ -62,7 +70,7 @@ COLUMNS = {
     "each image's mean over the seeds",
     "backend, device, precision, resolution": "as in the records",
     "parameters": "of the network",
-    "model": "name of the file that was timed",
+    "model": "name of the file that was timed, or of the group of `benchmarks/systems.py`",
     "batch_size": "images a run",
     "images/s": "of the whole graph",
     "ms, ms p90": "of a run of the whole graph: median and 90th percentile",

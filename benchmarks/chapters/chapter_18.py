@@ -16,7 +16,6 @@ COLUMNS = {
     "refined": "regions are refined by a coarse mask and superpixels",
     "ms": "milliseconds for one picture, the medians of the stages added up, without the search "
     "for its regions",
-    "mAPr@t": "mean average precision of masks, the area below the curve, at an IoU of t",
     "mAPr vol": "mean of mAPr at the overlaps 0.1, 0.2, ..., 0.9",
 }
 

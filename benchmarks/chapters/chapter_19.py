@@ -19,7 +19,6 @@ COLUMNS = {
     "that see the whole box",
     "grid": "classifiers along each side of a box",
     "scores": "confidence of a detection: the `detector`'s, or `rescored` after its mask is drawn",
-    "mAPr@t": "mean average precision of masks, the area below the curve, at an IoU of t",
     "mask IoU": "mean IoU of the objects' masks with those drawn into their true boxes",
 }
 

@@ -298,7 +298,7 @@ class System(keras.Model):
         """
         return [(name, keras.Model(*map(plain, ends))) for name, ends in self._parts.items()]
 
-    def milliseconds(self, x, runs=50, warmup=10):
+    def milliseconds(self, x, runs=50, warmup=10, stages=True):
         """How long the whole graph and each stage take, from NumPy arrays to NumPy arrays.
 
         A stage sees what those before it make of `x`, but does not wait for them.
@@ -307,12 +307,15 @@ class System(keras.Model):
             x: a batch of what the network takes.
             runs: how many runs are timed.
             warmup: how many come before, in which the graph is compiled.
+            stages: whether to time the stages too.
 
         Returns:
             Dict from `"graph"` and the names of the stages, in their order, to lists of `runs`
             times.
         """
         times = {"graph": _times(self, x, runs, warmup)}
+        if not stages:
+            return times
         inputs = [tree.flatten(inputs) for inputs, _ in self._parts.values()]
         given = keras.Model(self.input, inputs).predict_on_batch(x)
         for (name, stage), arrays in zip(self.stages(), given, strict=True):

@@ -1,3 +1,4 @@
+import sys
 import time
 
 import keras
@@ -6,6 +7,8 @@ import pytest
 
 from benchmarks import latency
 from benchmarks.latency import main, noise, time_system
+from benchmarks.systems import SYSTEMS, sliding
+from cvlib import models
 from cvlib.models.system import System
 from cvlib.records import load_records
 
@@ -74,6 +77,7 @@ def test_a_saved_system_gets_a_record_for_each_batch_size(tmp_path, monkeypatch,
     Small().save(path)
     monkeypatch.setenv("CVLIB_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr("sys.argv", ["latency", str(path), "--batch-size", "1", "2", "--runs", "3"])
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--stages"])
     main()
     found = load_records(tmp_path / "records")
     assert sorted(r["settings"]["batch_size"] for r in found) == [1, 2]
@@ -93,3 +97,22 @@ def test_a_file_that_is_no_system_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["latency", str(tmp_path / "no.keras")])
     with pytest.raises(SystemExit, match="no.keras: the file does not exist"):
         latency.main()
+
+
+def test_the_systems_of_a_group_are_built_and_timed(tmp_path, monkeypatch, capsys):
+    few = {"Localizer": SYSTEMS["scenes"]["Localizer"], "YOLO": SYSTEMS["scenes"]["YOLO"]}
+    monkeypatch.setitem(SYSTEMS, "few", few)
+    monkeypatch.setenv("CVLIB_RECORDS", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["latency", "few", "--batch-size", "2", "--runs", "2"])
+    main()
+    found = load_records(tmp_path)
+    assert [r["system"] for r in found] == ["Localizer", "YOLO"]
+    assert all(r["settings"] == {"model": "few", "batch_size": 2} for r in found)
+    assert all(list(r["metrics"]) == ["images/s", "ms", "ms p90"] for r in found)
+
+
+def test_every_system_of_the_course_can_be_timed():
+    names = {build.args[0] for build in SYSTEMS["scenes"].values() if build is not sliding}
+    assert names | {"OverFeat"} == {
+        name for name, value in vars(models).items() if isinstance(value, type)
+    }

@@ -46,6 +46,20 @@ def test_a_run_leaves_its_records_and_its_notebook(tmp_path, notebook):
     assert made_by["cells"] == cells_hash(path) == cells_hash(folder / "02_boxes.ipynb")
 
 
+def test_runs_side_by_side_record_no_times(tmp_path, notebook):
+    metrics = {"mAP@0.5": 0.5, "ms": 1, "ms p90@8": 1, "images/s@1": 1, "ms/heads": 1, "s/SVMs": 1}
+    times = {"graph": [1.0, 2.0]}
+    measured = f"record('x', {metrics}, 'scenes', milliseconds={times}, duration=3)"
+    notebook(f"from cvlib.records import record\n{measured}")
+    for options in ((), ("--shared",)):
+        assert run_command(tmp_path, *options).returncode == 0
+        (folder,) = (tmp_path / "out").iterdir()
+        (found,) = load_records(folder / "records")
+        assert list(found["metrics"]) == (["mAP@0.5"] if options else list(metrics))
+        assert found["milliseconds"].keys() == (set() if options else {"graph"})
+        assert found["duration"] == (None if options else 3)
+
+
 def test_an_error_is_one_sentence_and_its_records_do_not_count(tmp_path, notebook):
     notebook(RECORD, "x = 1\nraise RuntimeError('the first line\\nthe second')")
     done = run_command(tmp_path)
