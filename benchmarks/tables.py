@@ -72,6 +72,7 @@ COLUMNS = {
     "parameters": "of the network",
     "model": "name of the file that was timed, or of the group of `benchmarks/systems.py`",
     "batch_size": "images a run",
+    "epochs": "passes over the training pictures",
     "images/s": "of the whole graph",
     "ms, ms p90": "of a run of the whole graph: median and 90th percentile",
     "ms/x": "median of the stage x",

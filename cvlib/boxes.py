@@ -4,8 +4,9 @@ A box is `xyxy` in continuous pixels: pixel (row, column) covers [column, column
 [row, row + 1), so a box is x2 - x1 wide, without the + 1 of integer pixel boxes. What comes out is
 float32.
 
-Where a symbolic tensor may meet an array, `ops.add(a, b)` stands for `a + b`, which fails with an
-array of JAX on its left.
+Where a symbolic tensor may meet an array, `ops.multiply(a, b)` stands for `a * b`, which fails with
+an array of JAX on its left. `ops.add` is not used: on TensorFlow it adds whatever looks like a bias
+to the last axis, (N, 1) to (N, M, N) too.
 """
 
 import math
@@ -61,7 +62,7 @@ def paired_iou(a, b):
     width = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
     height = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
     intersection = ops.maximum(width, 0) * ops.maximum(height, 0)
-    union = ops.add(area(a), area(b)) - intersection
+    union = ops.subtract(area(a), intersection - area(b))
     return intersection / ops.where(union > 0, union, 1)
 
 
@@ -136,7 +137,7 @@ def decode(deltas, anchors, scale=(0.1, 0.1, 0.2, 0.2)):
     deltas = ops.multiply(ops.cast(deltas, "float32"), np.float32(scale))
     anchor_centre, anchor_size = _centre_and_size(ops.cast(anchors, "float32"))
     anchor_size = ops.maximum(anchor_size, 0)
-    centre = ops.add(anchor_centre, ops.multiply(deltas[..., :2], anchor_size))
+    centre = ops.subtract(anchor_centre, ops.multiply(-deltas[..., :2], anchor_size))
     size = ops.multiply(anchor_size, ops.exp(ops.minimum(deltas[..., 2:], _LARGEST_LOG)))
     return ops.concatenate([centre - size / 2, centre + size / 2], axis=-1)
 

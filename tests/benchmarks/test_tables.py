@@ -163,6 +163,7 @@ def test_a_record_stands_in_the_tables_it_agrees_with_or_with_the_rest_of_its_ch
     shown = sort_records(modules, [measured(system=name) for name in "ABC"])
     assert {name: [r["system"] for r in mine] for name, (_, mine) in shown.items()} == {
         "latency": [],
+        "command": [],
         "rest": ["B", "C"],
         "apart": ["A"],
         "all": ["A", "B"],
