@@ -185,6 +185,7 @@ class DeformablePartsModel(TemplateDetector):
         mining=3,
         C=0.01,
         negatives=1000,
+        per_image=20,
         batch_size=16,
         **kwargs,
     ):
@@ -203,7 +204,7 @@ class DeformablePartsModel(TemplateDetector):
         Boxes are fitted by least squares.
 
         Args:
-            x, y, C, negatives, batch_size, **kwargs: as of `HOGDetector.fit`.
+            x, y, C, negatives, per_image, batch_size, **kwargs: as of `HOGDetector.fit`.
             rounds: how often hard negatives are looked for with roots alone.
             latent: how often objects are looked for with parts. 0 gives roots without parts.
             mining: how often hard negatives are, for each of these.
@@ -217,7 +218,8 @@ class DeformablePartsModel(TemplateDetector):
         for root, placement in zip(roots, self.templates[3], strict=True):
             root.set_weights([np.zeros_like(w) for w in root.get_weights()])
             placement.reset()
-        return self._rounds(rounds + 1 + latent * mining, x, y, C, negatives, batch_size, kwargs)
+        count = rounds + 1 + latent * mining
+        return self._rounds(count, x, y, C, negatives, per_image, batch_size, kwargs)
 
     def _look(self, number, examples):
         for example in examples.values():

@@ -118,7 +118,17 @@ class HOGDetector(TemplateDetector):
             "nms": nms,
         }
 
-    def fit(self, x, y=None, rounds=3, C=0.01, negatives=2000, batch_size=32, **kwargs):
+    def fit(
+        self,
+        x,
+        y=None,
+        rounds=3,
+        C=0.01,
+        negatives=2000,
+        per_image=20,
+        batch_size=32,
+        **kwargs,
+    ):
         """Trains a support vector machine for each component, in rounds, which are its epochs.
 
         The examples of an object are the windows of its component that overlap it with an IoU of
@@ -135,6 +145,8 @@ class HOGDetector(TemplateDetector):
             rounds: how often hard negatives are looked for.
             C: weight of the examples' errors beside the templates' squared norm.
             negatives: how many a round adds at most to a component's.
+            per_image: how many of them are from one image at most. Large images with many objects
+                have more that are hard, and need more rounds where few of them are taken.
             batch_size: of an array.
             **kwargs: `steps_per_epoch`, `callbacks` and `verbose`, as in `keras.Model.fit`.
 
@@ -143,7 +155,7 @@ class HOGDetector(TemplateDetector):
             squared hinge of the components' examples), and how many `examples` are objects, and
             how many are `negatives`, of all components together.
         """
-        return self._rounds(rounds + 1, x, y, C, negatives, batch_size, kwargs)
+        return self._rounds(rounds + 1, x, y, C, negatives, per_image, batch_size, kwargs)
 
     def _look(self, number, examples):
         if number == 0:

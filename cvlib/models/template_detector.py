@@ -14,7 +14,6 @@ from cvlib.models.system import System, epoch_steps, one_pass
 from cvlib.targets import forgiven
 
 BLOCK = 2  # cells on a side of a block
-PER_IMAGE = 20  # windows of an image that a round takes at most, of each component
 RARE = 0.05  # share of a class's objects below which a component is left out
 NEVER = -100.0  # score of a component that is left out
 
@@ -45,7 +44,7 @@ class TemplateDetector(System):
             templates=self.templates, classes=self.classes, **{**self._config, **changes}
         )
 
-    def _rounds(self, count, x, y, C, negatives, batch_size, kwargs):
+    def _rounds(self, count, x, y, C, negatives, per_image, batch_size, kwargs):
         """`fit` in `count` rounds, the first of which takes negatives at random."""
         steps = epoch_steps(x, kwargs)
         verbose = kwargs.get("verbose", "auto")
@@ -77,7 +76,7 @@ class TemplateDetector(System):
                     objects["ignored"] = ignored[i]
                     of_image = keras.tree.map_structure(lambda array, i=i: array[i], seen)
                     key = hash(np.asarray(images[i]).tobytes())
-                    self._collect(examples, of_image, overlap, objects, key, number)
+                    self._collect(examples, of_image, overlap, objects, key, number, per_image)
             Examples.settle(examples)
             logs = {"loss": self._train(examples, C, number)}
             for name in ("examples", "negatives"):
@@ -109,7 +108,7 @@ class TemplateDetector(System):
         """New weights; the mean loss of the components that have examples."""
         raise NotImplementedError
 
-    def _collect(self, examples, seen, overlap, objects, key, number):
+    def _collect(self, examples, seen, overlap, objects, key, number, per_image):
         """Adds the windows of one image to the examples of all components."""
         labels, scores = objects["labels"], seen["scores"]
         of_component, components = self._places[:, 1], self._component(objects["boxes"])
@@ -126,7 +125,7 @@ class TemplateDetector(System):
             over = overlap[:, labels == label].max(axis=1, initial=0)
             free = (of_component == component) & (over < self.background_iou)
             score = np.where(free, scores[:, label], -np.inf)
-            for window in np.argsort(-score)[:PER_IMAGE]:
+            for window in np.argsort(-score)[:per_image]:
                 if score[window] > -1:
                     its, view = self._features(seen, window, label)
                     example.offer((key, window, view), score[window], its)

@@ -5,7 +5,7 @@ from keras import ops
 
 from cvlib.metrics import MeanAveragePrecision
 from cvlib.models import HOGDetector
-from cvlib.models.template_detector import PER_IMAGE, Examples
+from cvlib.models.template_detector import Examples
 
 SIZE = (64, 64)
 NMS = {"iou_threshold": 0.3, "confidence_threshold": 0.3}
@@ -138,8 +138,8 @@ def test_what_a_crowd_covers_is_no_background(monkeypatch):
     y["crowd"] = np.array([[False], [False], [True], [True]])
     detector = make(ratios=(1,))
     monkeypatch.setattr(Examples, "keep", lambda self, which: None)
-    history = detector.fit(images, y, rounds=0, verbose=0).history
-    assert history["negatives"] == [2 * PER_IMAGE]
+    history = detector.fit(images, y, rounds=0, per_image=7, verbose=0).history
+    assert history["negatives"] == [2 * 7]
     scores = np.where(np.arange(2) == 0, 1.0, -1.0) * np.ones((4, len(detector.windows), 1))
     crowds = {key: value[2:] for key, value in y.items()}
     losses = detector.compute_losses(crowds, {"scores": np.float32(scores[2:])})
