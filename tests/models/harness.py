@@ -84,6 +84,23 @@ def run_system_test(
     assert finite, f"{name}: a batch without objects makes variables that are not finite"
 
 
+def compiled(function):
+    """`function` in one piece on JAX, which would compile its operations one by one otherwise."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    def run(*args):
+        @jax.jit
+        def alone(leaves):
+            with keras.StatelessScope():
+                return function(*tree.pack_sequence_as(args, leaves))
+
+        return alone(tree.flatten(args))
+
+    return run
+
+
 def draw_weights(system, seed):
     """The same weights on every backend: those of He's rule, smaller in dense layers, so that the
     rounding of one part does not become a difference in the next."""
@@ -163,10 +180,11 @@ def _check_stages(system, x):
         for (_, stage), ends in zip(stages, system._parts.values(), strict=True):
             inputs, outputs = ends
             given = [values[id(tensor)] for tensor in tree.flatten(inputs)]
-            got = stage(tree.pack_sequence_as(inputs, given), training=False)
+            inputs = tree.pack_sequence_as(inputs, given)
+            got = compiled(lambda x, stage=stage: stage(x, training=False))(inputs)
             tensors = zip(tree.flatten(outputs), tree.flatten(got), strict=True)
             values |= {id(tensor): value for tensor, value in tensors}
-    whole = system(x, training=False)
+    whole = compiled(lambda x: system(x, training=False))(x)
     for key in system.detections:
         tensor = system.output[key]
         assert id(tensor) in values, f"{name}: no stage gives {key!r}"
@@ -220,8 +238,10 @@ def _check_images(system, images, boxes, found, resized):
 def _check_clone(system, x):
     clone = keras.models.clone_model(system)
     clone.set_weights(system.get_weights())
-    expected = system(x, training=False)
-    _same(f"{type(system).__name__}: a clone", clone(x, training=False), expected, 1e-5)
+    expected, found = (
+        compiled(lambda x, model=model: model(x, training=False))(x) for model in (system, clone)
+    )
+    _same(f"{type(system).__name__}: a clone", found, expected, 1e-5)
 
 
 def _check_training(system, x, y, fitted):
@@ -261,7 +281,7 @@ def _check_refusals(system, images, y):
 def _check_expected(system, x, y, found, tolerance):
     """Compares losses and detections with those stored; TensorFlow stores them where none are."""
     name = type(system).__name__
-    losses = system.compute_losses(y, system(x, training=False))
+    losses = compiled(lambda x, y: system.compute_losses(y, system(x, training=False)))(x, y)
     assert losses.keys() == set(system.loss_names), f"{name}: losses {losses.keys()}"
     actual = {"losses": {k: float(v) for k, v in losses.items()}}
     actual |= {key: np.ravel(value)[:200].tolist() for key, value in found.items()}
