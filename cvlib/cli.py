@@ -19,6 +19,9 @@ from cvlib.data.augment import Augment, letterbox, view_geometry
 from cvlib.data.scenes import segmentation_classes
 from cvlib.records import write_atomically
 
+EPOCHS = 24
+# As in its paper: a weight for each place of the image takes long to learn.
+YOLO_EPOCHS = 135
 GRIDS = (7, 10, 14)  # of YOLO; what a finer one says takes many more weights
 CROWD = 30  # objects in a picture; of more the masks alone are drawn
 SAMPLES = 300  # images that are looked at to choose the size and the anchors or the grid
@@ -60,7 +63,9 @@ def parser():
     command.add_argument(
         "--side", type=int, default=480, help="of the images, at most (%(default)s)"
     )
-    command.add_argument("--epochs", type=int, default=24)
+    command.add_argument(
+        "--epochs", type=int, help=f"passes over the images ({EPOCHS}; of YOLO {YOLO_EPOCHS})"
+    )
     command.add_argument("--batch-size", type=int, default=4)
     command.add_argument("--rate", type=float, default=3e-4, help="learning rate, falls to 0")
     command.add_argument("--seed", type=int, default=0)
@@ -93,6 +98,8 @@ def train(args):
 
     if args.out.suffix != ".keras":
         raise ValueError(f"{args.out}: the file is a .keras.")
+    if args.epochs is None:
+        args.epochs = YOLO_EPOCHS if args.system == "yolo" else EPOCHS
     on_error = "skip" if args.skip else "raise"
     training = load(args.data, args.split, on_error)
     try:
