@@ -2,9 +2,9 @@
 
     python -m benchmarks.command faster_rcnn 'voc:$CVLIB_DATA/bccd' --seed 0
 
-The command's own choices: MobileNet 0.75, images of at most 480 pixels, anchors or grid by the
-data, 24 epochs. CVLIB_WEIGHTS names the file of the trunk's weights, as for the chapters. A record
-is written; a run that was killed goes on where it stopped.
+The trunk is MobileNet at 0.75 of its width, whose file of weights CVLIB_WEIGHTS names, as for the
+chapters; the rest is what the command chooses. A record is written; a run that was killed goes on
+where it stopped.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main():
     parser.add_argument("system", choices=cli.SYSTEMS)
     parser.add_argument("data", help="may hold $VARIABLES, expanded here")
     parser.add_argument("--split", default="test", help="what it is measured on (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, help="as many as the command gives, if not named")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default="build/command", help="folder for the models")
     args = parser.parse_args()
@@ -55,6 +55,7 @@ def main():
         test = load(data, args.split, "skip")
     except ValueError as error:
         sys.exit(str(error))
+    args.epochs = args.epochs or cli.epochs_of(args.system)
     words = (args.system, test.name.replace(":", "_"), str(args.epochs), str(args.seed))
     path = args.out / f"{'-'.join(words)}.keras"
     command = ["train", args.system, "--data", data, "--out", str(path), "--skip"]

@@ -36,15 +36,16 @@ class Cell(NamedTuple):
     name: str
 
 
-def cells(name, suite=SUITE, course=COURSE):
-    """The cells of the preset `name` of the file `suite`, in its order.
+def cells(name, suite=SUITE, course=COURSE, shared=False):
+    """The cells of the preset `name` of the file `suite`, in its order; `shared` if several run at
+    a time.
 
     Raises:
         ValueError: the file cannot be read, the preset is not in it or has a row that is none, or a
             chapter has no notebook.
     """
     return [
-        Cell(chapter, preset, data, seed, cell_name(notebook, preset, data, seed))
+        Cell(chapter, preset, data, seed, cell_name(notebook, preset, data, seed, shared))
         for row in _rows(name, suite)
         for chapter, preset in [(row["chapter"], row.get("preset", name))]
         for notebook in [find_notebook(chapter, course)]
@@ -153,9 +154,11 @@ def main():
     parser.add_argument("--suite", default=SUITE, type=Path)
     parser.add_argument("--course", default=COURSE, type=Path, help="folder of the chapters")
     args = parser.parse_args()
+    if args.jobs > 1 and args.results:
+        sys.exit("--results keeps times too, which several --jobs at once do not give.")
     out, suite, course = args.out.resolve(), args.suite.resolve(), args.course.resolve()
     try:
-        grid = cells(args.preset, suite, course)
+        grid = cells(args.preset, suite, course, args.jobs > 1)
     except ValueError as error:
         sys.exit(str(error))
     names = [cell.name for cell in grid]

@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from benchmarks.systems import SYSTEMS
 from cvlib.records import record
 
 
@@ -65,13 +66,12 @@ def noise(system, batch_size, count=100):
 
 
 def systems(names):
-    """Dict from (model, system) to a system: of `.keras` files, or of groups in
-    `benchmarks.systems`, whose systems are built untrained.
+    """Dict from (model, system) to a function that gives the system: of `.keras` files, or of
+    groups in `benchmarks.systems`, whose systems are built untrained.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing, or there is no such group.
+        FileNotFoundError, ValueError: a file is missing or holds no system, or two have one name.
     """
-    from benchmarks.systems import SYSTEMS
     from cvlib.models.system import System
 
     found = {}
@@ -80,7 +80,10 @@ def systems(names):
             found |= {(name, system): build for system, build in SYSTEMS[name].items()}
         else:
             system = System.load(name)
-            found[Path(name).stem, type(system).__name__] = lambda system=system: system
+            key = Path(name).stem, type(system).__name__
+            if key in found:
+                raise ValueError(f"{name}: another file of this name is timed, too.")
+            found[key] = lambda system=system: system
     return found
 
 
@@ -101,7 +104,7 @@ def main():
     try:
         builders = systems(args.models)
     except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(f"{error} Groups are {', '.join(SYSTEMS)}.")
 
     def compiled(build):
         system = build()

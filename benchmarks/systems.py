@@ -1,4 +1,4 @@
-"""Every system of the course as its chapter builds it, untrained, to time it alone.
+"""Every system of the course, untrained, to time it alone, in about the sizes of its chapter.
 
 `scenes` are those for pictures of 128x128 pixels, 8 classes, with the embedded trunk; `photographs`
 those for 360x480 pixels with MobileNet 0.75, in which chapters 10 to 12 look for 3 classes of cells

@@ -98,8 +98,9 @@ def train(args):
 
     if args.out.suffix != ".keras":
         raise ValueError(f"{args.out}: the file is a .keras.")
-    if args.epochs is None:
-        args.epochs = YOLO_EPOCHS if args.system == "yolo" else EPOCHS
+    args.epochs = epochs_of(args.system) if args.epochs is None else args.epochs
+    if args.epochs < 1:
+        raise ValueError(f"--epochs {args.epochs}: at least 1.")
     on_error = "skip" if args.skip else "raise"
     training = load(args.data, args.split, on_error)
     try:
@@ -263,6 +264,11 @@ def fcn(trunk, dataset, size, boxes):
 
 
 SYSTEMS = {"faster_rcnn": faster_rcnn, "yolo": yolo, "cascade": cascade, "fcn": fcn}
+
+
+def epochs_of(system):
+    """Passes over the images that a system of `SYSTEMS` is given."""
+    return YOLO_EPOCHS if system == "yolo" else EPOCHS
 
 
 def pixel_classes(dataset):

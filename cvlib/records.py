@@ -121,11 +121,16 @@ def record(
     words = [content[key] for key in ("chapter", "system", "preset", "data", "seed")]
     words.append(hashlib.sha256(identity.encode()).hexdigest()[:12])
     name = "-".join(re.sub(r"\W+", "_", str(word)) for word in words if word is not None)
-    # A line for each field: a pretty printer would give each image's value a line of its own.
-    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
     folder = Path(os.environ.get("CVLIB_RECORDS", "records"))
     remove_leftovers(folder)
-    write_atomically(folder / f"{name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
+    write_atomically(folder / f"{name}.json", as_text(content))
+
+
+def as_text(content):
+    """The file's text of a record."""
+    # A line for each field: a pretty printer would give each image's value a line of its own.
+    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def load_records(folder):

@@ -182,6 +182,10 @@ def test_objects_are_no_classes_of_pixels(folder, tmp_path, capsys):
             ["train", "faster_rcnn", "--data", "scenes", "--out", "a.h5"],
             "a.h5: the file is a .keras",
         ),
+        (
+            ["train", "yolo", "--data", "scenes", "--out", "a.keras", "--epochs", "0"],
+            "--epochs 0: at least 1.",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence(arguments, sentence, capsys, tmp_path, monkeypatch):

@@ -43,9 +43,12 @@ def propose(images, method, cache=None, workers=None, progress=False):
         A list of `Proposals`, one per image.
 
     Raises:
-        ValueError: not an image, or the cache is of other settings or damaged.
+        ValueError: not an image, the cache is of other settings or damaged, or what the variable
+            names is no folder.
     """
     if cache is None and (folder := os.environ.get("CVLIB_PROPOSALS")):
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise ValueError(f"CVLIB_PROPOSALS: {folder} is not a folder.")
         cache = Path(folder) / hashlib.sha256(repr(method).encode()).hexdigest()[:12]
     one = functools.partial(_propose, method, None if cache is None else Cache(cache, method))
     pixels = (image["image"] if isinstance(image, dict) else image for image in images)

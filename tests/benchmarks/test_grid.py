@@ -160,6 +160,13 @@ def test_without_snakemake_the_cells_run_one_after_the_other(
     assert "| smoke | x |" in (tmp_path / "out" / "tables" / "localization.md").read_text()
 
 
+def test_several_at_once_are_not_kept(tmp_path, monkeypatch):
+    arguments = ["grid", "--jobs", "2", "--results", str(tmp_path), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit, match="--results keeps times too"):
+        grid_module.main()
+
+
 def test_the_time_left_follows_the_pace_of_this_run():
     assert progress(0, 0, 8, 0.1) == "0 of 8 done"
     assert progress(5, 3, 8, 60) == "5 of 8 done, about 90 s left"

@@ -52,12 +52,12 @@ def test_runs_side_by_side_record_no_times(tmp_path, notebook):
     measured = f"record('x', {metrics}, 'scenes', milliseconds={times}, duration=3)"
     notebook(f"from cvlib.records import record\n{measured}")
     for options in ((), ("--shared",)):
-        assert run_command(tmp_path, *options).returncode == 0
-        (folder,) = (tmp_path / "out").iterdir()
-        (found,) = load_records(folder / "records")
+        folder = run_command(tmp_path, *options).stdout.strip()
+        (found,) = load_records(f"{folder}/records")
         assert list(found["metrics"]) == (["mAP@0.5"] if options else list(metrics))
         assert found["milliseconds"].keys() == (set() if options else {"graph"})
         assert found["duration"] == (None if options else 3)
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_an_error_is_one_sentence_and_its_records_do_not_count(tmp_path, notebook):

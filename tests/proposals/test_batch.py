@@ -84,11 +84,14 @@ def test_what_is_cached_is_not_computed_again(tmp_path):
 def test_the_environment_names_a_folder_for_all_caches(tmp_path, monkeypatch):
     monkeypatch.setenv("CVLIB_PROPOSALS", str(tmp_path))
     dataset = load("scenes", "test")[:2]
-    methods = [SelectiveSearch("single", seed=seed) for seed in (0, 1)]
-    first = [propose(dataset, method, workers=1) for method in methods]
+    propose(dataset, SelectiveSearch("single"), workers=1)
+    first = propose(dataset, Counted(), workers=1)
     assert len(list(tmp_path.glob("*/*.npz"))) == 4
-    again = [propose(dataset, method, workers=1) for method in methods]
-    assert all(same(*pair) for pair in zip(first, again, strict=True))
+    assert same(first, propose(dataset, Counted(), workers=1)) and len(Counted.calls) == 2
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CVLIB_PROPOSALS", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="file is not a folder"):
+        propose(dataset, Counted(), workers=1)
 
 
 def test_no_proposals_and_empty_masks_are_cached(tmp_path):
