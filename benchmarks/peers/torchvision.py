@@ -4,7 +4,8 @@
 
 The RPN looks at the map of stride 16, with nine anchors a place, and proposes 300 boxes; the heads
 have layers of 1,024 units, ours of 512. Boxes of which no class is over 0.05 are dropped before
-suppression, here nearly all: with random weights each of 21 classes has about that. Run it while nothing else runs on the machine; a record is written for each batch size. torchvision wants a
+suppression, here nearly all: with random weights each of 21 classes has about that. Run it while
+nothing else runs on the machine; a record is written for each batch size. torchvision wants a
 PyTorch that was built for CUDA, if only to load.
 """
 
