@@ -62,6 +62,7 @@ def paired_iou(a, b):
     width = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
     height = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
     intersection = ops.maximum(width, 0) * ops.maximum(height, 0)
+    # |a| + |b| - |a and b|, by differences alone: the top of this file says why.
     union = ops.subtract(area(a), intersection - area(b))
     return intersection / ops.where(union > 0, union, 1)
 
