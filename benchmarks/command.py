@@ -55,7 +55,7 @@ def main():
         test = load(data, args.split, "skip")
     except ValueError as error:
         sys.exit(str(error))
-    args.epochs = args.epochs or cli.epochs_of(args.system)
+    args.epochs = cli.epochs_of(args.system) if args.epochs is None else args.epochs
     words = (args.system, test.name.replace(":", "_"), str(args.epochs), str(args.seed))
     path = args.out / f"{'-'.join(words)}.keras"
     command = ["train", args.system, "--data", data, "--out", str(path), "--skip"]

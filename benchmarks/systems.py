@@ -38,9 +38,9 @@ def system(name, trunk, *args, **kwargs):
     return getattr(models, name)(*trunks, *args, **kwargs)
 
 
-def sliding(**kwargs):
+def sliding():
     """OverFeat at six scales, each window at nine shifts of its last pooling."""
-    overfeat = system("OverFeat", "tiny", 8, SMALL, 64, **kwargs)
+    overfeat = system("OverFeat", "tiny", 8, SMALL, 64)
     return overfeat.slide(scales=(0.5, 0.75, 1, 1.25, 1.5, 2), shifted=True)
 
 

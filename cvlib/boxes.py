@@ -6,7 +6,7 @@ float32.
 
 Where a symbolic tensor may meet an array, `ops.multiply(a, b)` stands for `a * b`, which fails with
 an array of JAX on its left. `ops.add` is not used: on TensorFlow it adds whatever looks like a bias
-to the last axis, (N, 1) to (N, M, N) too.
+along the last axis, (N, 1) to (N, N) too.
 """
 
 import math

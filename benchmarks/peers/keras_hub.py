@@ -15,8 +15,9 @@ from keras_hub.models import (
 )
 
 from benchmarks.latency import keep, time_system
-from benchmarks.peers import CLASSES, SIZE, time_calls
+from benchmarks.peers import CLASSES, SIZE
 from cvlib.models import YOLO, FasterRCNN, backbone
+from cvlib.models.system import time_calls
 
 
 class RetinaNet(RetinaNetObjectDetector):
@@ -61,7 +62,7 @@ def main(runs=30):
             keep("ResNet-50", name, system, batch_size, times)
         images = np.random.default_rng(0).uniform(0, 255, (batch_size, *SIZE, 3)).astype("float32")
         model = retina_net()
-        times = {"graph": time_calls(model.predict_on_batch, images, runs)}
+        times = {"graph": time_calls(model.predict_on_batch, images, runs, 5)}
         keep("ResNet-50", "KerasHub RetinaNet", model, batch_size, times)
 
 

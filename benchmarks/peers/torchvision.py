@@ -17,7 +17,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from benchmarks.latency import keep
-from benchmarks.peers import CLASSES, SIZE, time_calls
+from benchmarks.peers import CLASSES, SIZE
+from cvlib.models.system import time_calls
 
 
 def faster_rcnn():
@@ -46,7 +47,7 @@ def main(runs=30):
 
     for batch_size in (1, 8):
         images = np.random.default_rng(0).uniform(0, 255, (batch_size, *SIZE, 3)).astype("float32")
-        times = {"graph": time_calls(detect, images, runs)}
+        times = {"graph": time_calls(detect, images, runs, 5)}
         keep("ResNet-50", "torchvision Faster R-CNN", None, batch_size, times, SIZE)
 
 

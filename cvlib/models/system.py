@@ -313,7 +313,7 @@ class System(keras.Model):
             Dict from `"graph"` and the names of the stages, in their order, to lists of `runs`
             times.
         """
-        times = {"graph": _times(self, x, runs, warmup)}
+        times = {"graph": time_calls(self.predict_on_batch, x, runs, warmup)}
         if not stages:
             return times
         inputs = [tree.flatten(inputs) for inputs, _ in self._parts.values()]
@@ -321,7 +321,7 @@ class System(keras.Model):
         for (name, stage), arrays in zip(self.stages(), given, strict=True):
             stage.jit_compile = self.jit_compile
             arrays = tree.pack_sequence_as(stage.input, arrays)
-            times[name] = _times(stage, arrays, runs, warmup)
+            times[name] = time_calls(stage.predict_on_batch, arrays, runs, warmup)
         return times
 
     def get_config(self):
@@ -338,12 +338,15 @@ class System(keras.Model):
         return cls(**config)
 
 
-def _times(model, inputs, runs, warmup):
+def time_calls(function, inputs, runs, warmup):
+    """Milliseconds of each of `runs` calls of `function(inputs)`, after `warmup` others.
+
+    It has to give NumPy arrays, which exist only when the device has finished.
+    """
     times = []
     for _ in range(warmup + runs):
         start = time.perf_counter()
-        # Compiled; its NumPy outputs exist only when the device has finished.
-        model.predict_on_batch(inputs)
+        function(inputs)
         times.append(1000 * (time.perf_counter() - start))
     return times[warmup:]
 
