@@ -3,8 +3,8 @@
     python -m benchmarks.command faster_rcnn 'voc:$CVLIB_DATA/bccd' --seed 0
 
 The trunk is MobileNet at 0.75 of its width, whose file of weights CVLIB_WEIGHTS names, as for the
-chapters; the rest is what the command chooses. A record is written; a run that was killed goes on
-where it stopped.
+chapters, and the record too (without its folder); the rest is what the command chooses. A run that
+was killed goes on where it stopped.
 """
 
 import argparse
@@ -56,10 +56,12 @@ def main():
     except ValueError as error:
         sys.exit(str(error))
     args.epochs = cli.epochs_of(args.system) if args.epochs is None else args.epochs
-    words = (args.system, test.name.replace(":", "_"), str(args.epochs), str(args.seed))
+    weights = os.environ.get("CVLIB_WEIGHTS", "imagenet")
+    begins = Path(weights).name
+    words = (args.system, test.name.replace(":", "_"), begins, str(args.epochs), str(args.seed))
     path = args.out / f"{'-'.join(words)}.keras"
     command = ["train", args.system, "--data", data, "--out", str(path), "--skip"]
-    command += ["--weights", os.environ.get("CVLIB_WEIGHTS", "imagenet"), "--alpha", "0.75"]
+    command += ["--weights", weights, "--alpha", "0.75"]
     command += ["--epochs", str(args.epochs), "--seed", str(args.seed)]
     if not path.exists() and (status := cli.main(command)):
         sys.exit(status)
@@ -70,7 +72,7 @@ def main():
         type(system).__name__,
         results,
         data=test,
-        settings={"epochs": args.epochs},
+        settings={"epochs": args.epochs, "weights": begins},
         model=system,
         resolution=tuple(system.input.shape[1:3]),
         preset="command",

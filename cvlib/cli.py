@@ -7,6 +7,7 @@ cvlib evaluate model.keras --data voc:FOLDER --split test
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -35,14 +36,13 @@ def main(argv=None):
     """
     args = parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except (ImportError, OSError, ValueError) as error:
         print(f"cvlib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ncvlib: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
-    return 0
 
 
 def parser():
@@ -138,10 +138,14 @@ def train(args):
     system.fit(
         stream,
         epochs=args.epochs,
-        callbacks=[keras.callbacks.BackupAndRestore(backup, double_checkpoint=True)],
+        callbacks=[
+            keras.callbacks.BackupAndRestore(
+                backup, double_checkpoint=True, delete_checkpoint=False
+            )
+        ],
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     system.save(args.out)
+    shutil.rmtree(backup)
     print(f"{args.out}: saved.")
     samples, found = detect(system, validation)
     report(samples, found, system.classes)
@@ -152,7 +156,11 @@ def train(args):
 
 def predict(args):
     """`cvlib predict`: an annotated picture of each image, and `detections.json`; or, of a system
-    that says the class of every pixel, a picture whose values are the classes."""
+    that says the class of every pixel, a picture whose values are the classes.
+
+    Returns:
+        The exit status: 1 where an image cannot be read, which is said; the others are done.
+    """
     from cvlib.data.sample import read_image
 
     system = _load(args.model)
@@ -161,9 +169,14 @@ def predict(args):
     if of_pixels and len(names) != (count := system.get_config()["num_classes"]):
         # Trained elsewhere, it may know the names of objects alone, or none.
         names = [f"class {value}" for value in range(count)]
-    results = []
+    results, status = [], 0
     for number, name in enumerate(args.images):
-        image = read_image(name)
+        try:
+            image = read_image(name)
+        except DataError as error:
+            print(f"cvlib: {error}", file=sys.stderr)
+            status = 1
+            continue
         found = _each(system.predict([image]))[0]
         # Two folders may hold images of one name.
         twin = Path(name).stem in [Path(other).stem for other in args.images[:number]]
@@ -180,11 +193,11 @@ def predict(args):
         draw([{"image": image}], [drawn], names, picture)
         results += as_coco(name, found, names, image.shape[:2])
         print(f"{picture}: {shown.sum()} objects.")
-    if of_pixels:
-        return
-    path = args.out / "detections.json"
-    write_atomically(path, json.dumps(results, indent=1) + "\n")
-    print(f"{path}: {len(results)} detections in COCO's format of results.")
+    if not of_pixels:
+        path = args.out / "detections.json"
+        write_atomically(path, json.dumps(results, indent=1) + "\n")
+        print(f"{path}: {len(results)} detections in COCO's format of results.")
+    return status
 
 
 def evaluate(args):
@@ -457,7 +470,9 @@ def _each(detections):
     """A list of the detections of each image, without padding."""
     if "segmentation" in detections:
         return [{"segmentation": values} for values in detections["segmentation"]]
-    arrays = {key: values for key, values in detections.items() if key != "num_detections"}
+    # Not what is said of the whole image.
+    kinds = detections.keys() & {"boxes", "confidence", "labels", "masks"}
+    arrays = {key: detections[key] for key in kinds}
     counts = detections["num_detections"]
     return [{k: v[i][:n] for k, v in arrays.items()} for i, n in enumerate(counts)]
 
@@ -474,7 +489,11 @@ def _listed(counts):
 def _load(path):
     from cvlib.models.system import System
 
-    return System.load(path)
+    system = System.load(path)
+    if isinstance(system.input, dict):
+        others = ", ".join(key for key in system.input if key != "images")
+        raise ValueError(f"{path}: a {type(system).__name__} is given {others} besides the images.")
+    return system
 
 
 def _check_settings(backup, settings):

@@ -200,9 +200,9 @@ def _move_to_new(temporary, path):
         os.unlink(temporary)
 
 
-def remove_leftovers(folder):
+def remove_leftovers(folder, pattern=".*.tmp"):
     """Remove what writers into `folder` left when they were killed, more than a minute ago."""
-    for path in Path(folder).glob(".*.tmp"):
+    for path in Path(folder).glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # Another process was faster.
             if time.time() - path.stat().st_mtime > 60:
                 path.unlink()

@@ -1,13 +1,18 @@
 """The command line, from a folder of annotated images to annotated pictures."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cvlib import masks
-from cvlib.cli import centred_iou, choose_anchors, choose_grid, image_size, main, resized
+from cvlib.cli import _each, centred_iou, choose_anchors, choose_grid, image_size, main, resized
 
 
 @pytest.fixture
@@ -108,6 +113,60 @@ def test_from_a_folder_to_annotated_pictures(system, chosen, folder, tmp_path, c
     assert "missed" in capsys.readouterr().out
 
 
+# A write of the finished model that is killed halfway.
+KILLED_SAVE = """
+import keras, os, pathlib, signal
+
+def save(self, path, **kwargs):
+    pathlib.Path(path).write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+keras.Model.save = save
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:voc")  # That it draws the split is said in a warning.
+def test_a_training_that_was_killed_goes_on(folder, tmp_path, capsys):
+    out = tmp_path / "out" / "모델 [1].keras"
+    command = [
+        "train",
+        "yolo",
+        "--data",
+        f"voc:{folder}",
+        "--validation",
+        "test",
+        "--out",
+        str(out),
+    ]
+    command += ["--backbone", "tiny", "--epochs", "30", "--batch-size", "2"]
+
+    def start(before=""):
+        code = f"{before}\nfrom cvlib.cli import main\nmain({command!r})"
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+    first = start()
+    # An epoch has been finished, and the next is under way.
+    while not (out.parent / "모델 [1].backup" / "training_metadata.json").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    assert not out.exists()
+
+    second = start(KILLED_SAVE)
+    said, _ = second.communicate()
+    assert second.returncode == -signal.SIGKILL and not out.exists()
+    assert "the training goes on" in said and "Epoch 1/30" not in said and "Epoch 30/30" in said
+    (left_over,) = out.parent.glob(".*.tmp.*")
+    os.utime(left_over, (0, 0))
+
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "the training goes on" in said and "Epoch" not in said
+    assert {path.name for path in out.parent.iterdir()} == {out.name, "모델 [1].png"}
+
+
 @pytest.fixture
 def parts(tmp_path):
     """VOC's layout of classes of pixels: a lower half of sand, void at its border, and a square."""
@@ -164,6 +223,47 @@ def test_classes_of_pixels_without_names(tmp_path, capsys):
     images = [str(tmp_path / "a.png"), "--out", str(tmp_path / "found")]
     assert main(["predict", str(tmp_path / "model.keras"), *images]) == 0
     assert "a_classes.png: class " in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_said_and_the_rest_is_done(tmp_path, capsys):
+    from cvlib.models import Localizer, backbone
+
+    folder, found = tmp_path / "사진 [새 것]", tmp_path / "찾은 것" / "[2]"
+    folder.mkdir()
+    Localizer(backbone("tiny"), 2, (64, 64)).save(folder / "모델.keras")
+    for name in ("첫째 [1].png", "last.png"):
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / name)
+    (folder / "text.png").write_text("no image")
+    names = ("첫째 [1].png", "text.png", "none.png", ".", "last.png")
+    images = [str(folder / name) for name in names]
+    assert main(["predict", str(folder / "모델.keras"), *images, "--out", str(found)]) == 1
+    assert {path.name for path in found.iterdir()} == {
+        *("첫째 [1].png", "last.png", "detections.json")
+    }
+    results = json.loads((found / "detections.json").read_text())
+    assert [result["image_id"] for result in results] == ["첫째 [1].png", "last.png"]
+    said = capsys.readouterr().err.splitlines()
+    reasons = ("cannot be read (it is none of", "does not exist", "a folder, not an image")
+    for line, reason in zip(said, reasons, strict=True):
+        assert line.startswith(f"cvlib: {folder}") and reason in line
+
+
+def test_a_system_that_needs_more_than_images_is_refused(tmp_path, capsys):
+    from cvlib.models import PoseRegressor, backbone
+
+    path = tmp_path / "pose.keras"
+    PoseRegressor(backbone("tiny"), 3, hidden=8).save(path)
+    for verb, *rest in (("predict", "a.png", "--out", "o"), ("evaluate", "--data", "scenes")):
+        assert main([verb, str(path), *rest]) == 1
+        said = capsys.readouterr().err
+        assert said == f"cvlib: {path}: a PoseRegressor is given boxes besides the images.\n"
+
+
+def test_only_what_is_said_of_objects_is_cut_to_their_number():
+    found = {"boxes": np.zeros((1, 4, 4)), "confidence": np.zeros((1, 4))}
+    found |= {"num_detections": [3], "probabilities": np.zeros((1, 2))}
+    (each,) = _each(found)
+    assert {key: len(values) for key, values in each.items()} == {"boxes": 3, "confidence": 3}
 
 
 @pytest.mark.filterwarnings("ignore:voc")  # That it draws the split is said in a warning.

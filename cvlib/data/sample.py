@@ -181,6 +181,8 @@ def open_image(file):
         raise
     except FileNotFoundError:
         raise DataError(f"{file}: the image does not exist.") from None
+    except IsADirectoryError:
+        raise DataError(f"{file}: a folder, not an image.") from None
     except Image.UnidentifiedImageError:
         formats = ", ".join(FORMATS)
         raise DataError(f"{file}: the image cannot be read (it is none of {formats}).") from None

@@ -14,11 +14,12 @@ class BilinearUpsampling(keras.layers.Layer):
 
     A transposed convolution of stride f = `factor` with kernels of 2f - f % 2 rows and columns,
     which begin as those of bilinear interpolation: exactly that of `keras.ops.image.resize`. As
-    there, the map goes on beyond its border as it ends. `trainable=False` keeps the interpolation,
-    otherwise the filters are learned.
+    there, the map goes on beyond its border as it ends.
 
     Args:
         factor: positive integer, f.
+        learned: whether the filters are learned or stay those of the interpolation, which
+            `trainable = True` does not change.
 
     Call arguments:
         inputs: (B, h, w, C) floats, such as scores of C classes.
@@ -33,17 +34,19 @@ class BilinearUpsampling(keras.layers.Layer):
         ValueError: `factor` is not a positive integer, or `like` is larger than the output.
     """
 
-    def __init__(self, factor, **kwargs):
+    def __init__(self, factor, learned=True, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(factor, int) or factor < 1:
             raise ValueError(f"`factor` must be a positive integer, not {factor!r}.")
         self.factor = factor
+        self.learned = learned
 
     def build(self, inputs_shape, like_shape=None):
         kernel = bilinear_kernel(self.factor)
         self.kernel = self.add_weight(
             shape=(*kernel.shape, inputs_shape[-1]),
             initializer=lambda shape, dtype=None: np.tile(kernel[..., None], shape[-1]),
+            trainable=self.learned,
             name="kernel",
         )
 
@@ -92,7 +95,7 @@ class BilinearUpsampling(keras.layers.Layer):
         return (batch, *self._size(size, like_shape), channels)
 
     def get_config(self):
-        return {**super().get_config(), "factor": self.factor}
+        return {**super().get_config(), "factor": self.factor, "learned": self.learned}
 
 
 def bilinear_kernel(factor):

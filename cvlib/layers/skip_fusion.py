@@ -38,9 +38,7 @@ class SkipFusion(keras.layers.Layer):
     def build(self, scores_shape, features_shape):
         shared = {"dtype": self.dtype_policy}
         classes = scores_shape[-1]
-        self.upsampling = BilinearUpsampling(
-            self.factor, trainable=self.learned, name="upsampling", **shared
-        )
+        self.upsampling = BilinearUpsampling(self.factor, self.learned, name="upsampling", **shared)
         self.score = keras.layers.Conv2D(
             classes, 1, kernel_initializer="zeros", name="score", **shared
         )

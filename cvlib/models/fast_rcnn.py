@@ -79,7 +79,7 @@ class FastRCNN(ProposalDetector):
         frozen_to=None,
         **kwargs,
     ):
-        backbone, trunk = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
         images = keras.Input((*size, 3), name="images")
         given = keras.Input((max_proposals, 4), name="proposals")
         features = backbone(images)[feature_map]
@@ -97,7 +97,7 @@ class FastRCNN(ProposalDetector):
             {"features": features, "proposals": proposals, **found},
             **kwargs,
         )
-        self.backbone, self.pooling, self.heads, self._trunk = backbone, pool, heads, trunk
+        self.backbone, self.pooling, self.heads = backbone, pool, heads
         self._parts = {
             "backbone": (images, features),
             "pooling": ([features, given], [proposals, pooled]),

@@ -36,10 +36,9 @@ class ProposingDetector(RegionDetector):
         """Chooses what is trained: one of `steps`, and the trunk or not."""
         if train not in self.steps:
             raise ValueError(f"`train` is one of {', '.join(self.steps)}, not {train!r}.")
+        self._trains_trunk = trunk
         super().compile(optimizer, **kwargs)
         self._train = self.steps[train]
-        for layer in self._trunk:
-            layer.trainable = trunk
         for part in {part for parts in self.steps.values() for part in parts}:
             getattr(self, part).trainable = part in self._train
 
@@ -74,8 +73,8 @@ class ProposingDetector(RegionDetector):
         }
 
     def proposer(self):
-        """The RPN alone, with the weights of this system: its detections are the proposals."""
-        return System(self.input, dict(self._proposals), name="proposer")
+        """The RPN alone, with the weights of this system, as a `Proposer`."""
+        return Proposer(self)
 
     def _keep(self, rpn, features, proposals):
         """Takes over what `propose` made of `features`; returns its parts, for timing."""
@@ -83,6 +82,33 @@ class ProposingDetector(RegionDetector):
         self._proposals = {key: rpn["detections"][key] for key in System.detections}
         said = [rpn["objectness"], rpn["deltas"]]
         return {"rpn": (features, said), "proposals": ([features, *said], proposals)}
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class Proposer(System):
+    """The RPN of a detector alone: its detections are the proposals, all of one class.
+
+    Args:
+        detector: a `ProposingDetector`, whose weights it shares, and with which it is trained.
+    """
+
+    def __init__(self, detector, name="proposer", **kwargs):
+        found, parts = detector._proposals, detector._parts
+        super().__init__(detector.input, dict(found), name=name, **kwargs)
+        said, _ = parts["proposals"]
+        self._parts = {
+            **{key: parts[key] for key in ("backbone", "rpn")},
+            "proposals": (said, found),
+        }
+        self._config = {"detector": keras.saving.serialize_keras_object(detector)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        detector = keras.saving.deserialize_keras_object(config["detector"], custom_objects)
+        return cls(**{**config, "detector": detector})
+
+    def compute_losses(self, y, outputs):
+        raise ValueError('A Proposer learns with its detector: compile that with train="rpn".')
 
 
 def propose(features, size, sizes, ratios, stride, channels, pre_nms, post_nms):
@@ -209,7 +235,7 @@ class FasterRCNN(ProposingDetector):
         frozen_to=None,
         **kwargs,
     ):
-        backbone, trunk = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
         stride = map_stride(feature_map)
         images = keras.Input((*size, 3), name="images")
         features = backbone(images)[feature_map]
@@ -235,7 +261,7 @@ class FasterRCNN(ProposingDetector):
             },
             **kwargs,
         )
-        self.backbone, self.pooling, self.heads, self._trunk = backbone, pool, heads, trunk
+        self.backbone, self.pooling, self.heads = backbone, pool, heads
         self._parts = {
             "backbone": (images, features),
             **self._keep(rpn, features, proposals),

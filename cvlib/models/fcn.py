@@ -78,9 +78,7 @@ class FCN(System):
             SkipFusion(2, scale, learned, dtype="float32", name=f"skip{s}")
             for s, scale, _ in zip((16, 8), scales, finer, strict=False)
         ]
-        upsampling = BilinearUpsampling(
-            stride, trainable=learned, dtype="float32", name="upsampling"
-        )
+        upsampling = BilinearUpsampling(stride, learned, dtype="float32", name="upsampling")
 
         scores = head(coarse)
         for skip, features in zip(skips, finer, strict=True):

@@ -39,7 +39,8 @@ class HOGDetector(TemplateDetector):
         ratios: height over width of each component's windows. An object belongs to the component
             whose ratio is nearest.
         side: of a window in cells, the root of its area.
-        margin: cells around a window that its template sees too.
+        margin: cells around a window that its template sees too. A block that is not whole inside
+            the image is of zeros, as if there were no edges: when it learns and when it looks.
         cell_size, bins, signed: of `HOG`.
         nms: arguments of `NonMaxSuppression`.
         templates: those of another `HOGDetector`, to share their weights; new ones by default.
@@ -83,7 +84,7 @@ class HOGDetector(TemplateDetector):
         for level, scale in enumerate(scales):
             # Nothing is to be smoothed in a larger image; TensorFlow would spend time on it.
             pyramid.append(ops.image.resize(images, resized(size, scale), antialias=scale < 1))
-            # The margin of a window may lie outside of the image, where there are no edges.
+            # The margin of a window may lie outside of the image.
             maps.append(layers.ZeroPadding2D(margin)(hog(pyramid[-1])))
             for component, (shape, of_shape) in enumerate(zip(shapes, templates, strict=True)):
                 grid, place, boxes = window_grid(size, scale, cell_size, shape)

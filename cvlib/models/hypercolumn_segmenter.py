@@ -104,7 +104,7 @@ class HypercolumnSegmenter(RegionDetector):
             known = ", ".join(backbone.output)
             raise ValueError(f"`depths` are some of {known} and fc, not {tuple(depths)}.")
         maps = [name for name in dict.fromkeys([*depths, feature_map]) if name != "fc"]
-        backbone, trunk = trunk_up_to(backbone, max(maps, key=map_stride), frozen_to)
+        backbone, _ = trunk_up_to(backbone, max(maps, key=map_stride), frozen_to)
         images = keras.Input((*size, 3), name="images")
         given = keras.Input((max_detections, 4), name="boxes")
         labels = keras.Input((max_detections,), dtype="int32", name="labels")
@@ -143,7 +143,7 @@ class HypercolumnSegmenter(RegionDetector):
             {"features": features, **found},
             **kwargs,
         )
-        self.backbone, self._trunk, self.pooling = backbone, trunk, pool
+        self.backbone, self.pooling = backbone, pool
         self.hypercolumn, self.classifiers = hypercolumn, classifiers
         self.whole_head, self.rescorer, self._draw_masks = whole_head, rescorer, draw
         self._parts = {

@@ -121,7 +121,7 @@ class Localizer(System):
             "dropout": dropout,
             "frozen_to": frozen_to,
         }
-        self._trunk = freeze(backbone, frozen_to)
+        freeze(backbone, frozen_to)
         self._box_head = [heads.get_layer("offsets")]
         if attach == "conv":
             self._box_head.append(heads.get_layer("box_fc"))
@@ -154,11 +154,12 @@ class Localizer(System):
         """
         _check("train", train, ("classifier", "boxes", "both"))
         _check("box_loss", box_loss, _BOX_LOSSES)
+        self._trains_trunk = train != "boxes"
         super().compile(optimizer, **kwargs)
         self._class_weight = 0.0 if train == "boxes" else 1.0
         self._box_weight = {"classifier": 0.0, "boxes": 1.0, "both": box_weight}[train]
         self._box_loss = _BOX_LOSSES[box_loss]
-        for layer in (*self._trunk, *self.heads.layers):
+        for layer in self.heads.layers:
             layer.trainable = train != "boxes"
         for layer in self._box_head:
             layer.trainable = train != "classifier"

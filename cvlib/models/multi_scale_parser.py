@@ -64,13 +64,13 @@ class MultiScaleParser(System):
         maps = [trunk(x)[feature_map] for x in ImagePyramid(levels)(images)]
         first, *coarser = maps
         enlarged = [
-            BilinearUpsampling(2**level, trainable=False, dtype="float32")(x, first)
+            BilinearUpsampling(2**level, learned=False, dtype="float32")(x, first)
             for level, x in enumerate(coarser, 1)
         ]
         features = layers.Concatenate(dtype="float32")([first, *enlarged])
         head = _head(features.shape[-1], num_classes, hidden, dropout)
         scores = head(features)
-        upsampling = BilinearUpsampling(map_stride(feature_map), trainable=False, dtype="float32")
+        upsampling = BilinearUpsampling(map_stride(feature_map), learned=False, dtype="float32")
         found = {"segmentation": classes_of(upsampling(scores, images))}
         super().__init__(images, {"features": features, "scores": scores, **found}, **kwargs)
         self.backbone, self.head, self.upsampling = trunk, head, upsampling
@@ -90,6 +90,10 @@ class MultiScaleParser(System):
             "frozen_to": frozen_to,
         }
 
+    def _freeze(self):
+        super()._freeze()
+        fix_normalisation(self.backbone)
+
     def compute_losses(self, y, outputs):
         truth = ops.convert_to_tensor(y["segmentation"])
         check_sizes(truth, outputs["segmentation"])
@@ -108,7 +112,7 @@ class MultiScaleParser(System):
         """
         images = ops.convert_to_tensor(image[None], "float32")
         found = self(images, training=False)
-        enlarge = BilinearUpsampling(self.upsampling.factor, trainable=False)
+        enlarge = BilinearUpsampling(self.upsampling.factor)
         pixels = {
             "features": enlarge(found["features"], images),
             "probabilities": ops.softmax(self.upsampling(found["scores"], images)),

@@ -115,7 +115,7 @@ class MultiTaskCascade(ProposingDetector):
     ):
         if stages not in (3, 5):
             raise ValueError(f"`stages` is 3 or 5, not {stages!r}.")
-        backbone, trunk = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
         stride = map_stride(feature_map)
         images = keras.Input((*size, 3), name="images")
         features = backbone(images)[feature_map]
@@ -160,7 +160,7 @@ class MultiTaskCascade(ProposingDetector):
             },
             **kwargs,
         )
-        self.backbone, self.mask_head, self.heads, self._trunk = backbone, mask_head, heads, trunk
+        self.backbone, self.mask_head, self.heads = backbone, mask_head, heads
         self._look = look
         self._parts = {
             "backbone": (images, features),

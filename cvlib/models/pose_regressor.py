@@ -206,6 +206,7 @@ class PoseRegressor(System):
         Raises:
             ValueError: the images have more than one person.
         """
+        self._freeze()
         rng = np.random.default_rng(seed)
         if y is not None:
             x = _Arrays(x, y, kwargs.pop("batch_size", None) or 32, rng)

@@ -121,7 +121,7 @@ class RCNN(StagedDetector):
             raise ValueError(f"`features` is one of pool, fc, not {features!r}.")
         if scores not in ("svm", "softmax"):
             raise ValueError(f"`scores` is one of svm, softmax, not {scores!r}.")
-        backbone, trunk = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
         if network is None:
             network = region_network(backbone, feature_map, crop_size, num_classes, hidden, dropout)
         images = keras.Input((*size, 3), name="images")
@@ -162,7 +162,7 @@ class RCNN(StagedDetector):
             {"images": layers.Identity()(images), "proposals": proposals, **found},
             **kwargs,
         )
-        self.backbone, self.network, self._crop, self._trunk = backbone, network, crop, trunk
+        self.backbone, self.network, self._crop = backbone, network, crop
         self._parts = {
             "warp": ([images, given], [proposals, crops]),
             "network": (crops, given_to_heads),

@@ -71,14 +71,14 @@ class RecurrentSegmenter(System):
         if network is None:
             channels = trunk.output[feature_map].shape[-1]
             network = _network(channels, num_classes, kernel, hidden)
-        upsampling = BilinearUpsampling(map_stride(feature_map), trainable=False, dtype="float32")
+        upsampling = BilinearUpsampling(map_stride(feature_map), learned=False, dtype="float32")
 
         images = keras.Input((*(size or (None, None)), 3), name="images")
         maps = [trunk(x)[feature_map] for x in ImagePyramid(iterations)(images)]
         scores = []
         for i, features in enumerate(maps):
             if i > 0:
-                enlarge = BilinearUpsampling(2**i, trainable=False, dtype="float32")
+                enlarge = BilinearUpsampling(2**i, learned=False, dtype="float32")
                 features = enlarge(features, maps[0])
             answer = scores[-1] if scores else _zeros(features, num_classes)
             scores.append(network([features, answer]))
@@ -104,6 +104,10 @@ class RecurrentSegmenter(System):
         """The same network, with the same weights, applied another number of times."""
         options = {"network": self.network, "classes": self.classes}
         return type(self)(self.backbone, **options, **{**self._config, "iterations": iterations})
+
+    def _freeze(self):
+        super()._freeze()
+        fix_normalisation(self.backbone)
 
     def compute_losses(self, y, outputs):
         truth = ops.convert_to_tensor(y["segmentation"])

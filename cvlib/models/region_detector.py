@@ -20,8 +20,7 @@ class RegionDetector(System):
     a sample of the proposals and of the objects themselves. The losses read the `features` and the
     `proposals` among the outputs and no detection, so training does not pay for the detections.
 
-    A subclass sets the layer `pooling` and the model `heads` (of `region_heads`), and `_trunk`, the
-    layers of its backbone that may be trained.
+    A subclass sets the layer `pooling` and the model `heads` (of `region_heads`).
     """
 
     background_iou = (0.1, 0.5)  # of a proposal with its object, in training

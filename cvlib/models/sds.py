@@ -137,7 +137,7 @@ class SDS(StagedDetector):
     ):
         if features not in ("box", "region", "joint"):
             raise ValueError(f"`features` is one of box, region, joint, not {features!r}.")
-        backbone, trunk = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
         if network is None:
             like = feature_map, crop_size, num_classes, hidden, dropout
             copy = keras.models.clone_model(backbone)
@@ -222,7 +222,7 @@ class SDS(StagedDetector):
         )
         if refinement:
             self.get_layer("fine").set_weights([np.tile(np.float32(STAYS), (num_classes, 1))])
-        self.backbone, self.network, self._crop, self._trunk = backbone, network, crop, trunk
+        self.backbone, self.network, self._crop = backbone, network, crop
         self._parts = parts
         self._config = {
             "num_classes": num_classes,

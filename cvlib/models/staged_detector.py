@@ -38,8 +38,8 @@ class StagedDetector(ProposalDetector):
     First the network is fine-tuned; then it looks at all regions, and what it sees is written to
     disk; then heads, among them a SVM for each class, learn from these files.
 
-    A subclass sets `network`, `_crop` and `_trunk`, and implements `_regions`, `_look`, `_columns`
-    and `_heads`; the names of the arguments that its features depend on are in `_seen_by`.
+    A subclass sets `network` and `_crop`, and implements `_regions`, `_look`, `_columns` and
+    `_heads`; the names of the arguments that its features depend on are in `_seen_by`.
 
     After `fit` or `fit_heads` with a folder, `cost` says what they took: `seconds`, a dict of what
     each stage took in this call, the number of `regions`, and the `bytes` of their features.
@@ -110,6 +110,7 @@ class StagedDetector(ProposalDetector):
             for path in before:
                 path.unlink()
 
+        self._freeze()
         self.optimizer.build(self.trainable_variables)
         if saved := _epochs(folder):
             self.load_weights(saved[-1])

@@ -1,6 +1,7 @@
 """What every Keras system of the course shares: the verbs `fit`, `predict`, `save`, `load`."""
 
 import contextlib
+import glob
 import itertools
 import math
 import os
@@ -15,6 +16,8 @@ from PIL import Image
 from cvlib import masks
 from cvlib.data.augment import MEAN_COLOR, letterbox, render, view_geometry
 from cvlib.data.sample import read_image
+from cvlib.models.backbone import freeze
+from cvlib.records import remove_leftovers
 
 
 def jit_compile():
@@ -33,6 +36,7 @@ def jit_compile():
 @contextlib.contextmanager
 def whole_file(path):
     """A name beside `path` to write to, which becomes `path` once the block has succeeded."""
+    remove_leftovers(path.parent, f".*.tmp.{glob.escape(path.name)}")
     # Keras looks at how a name ends.
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
@@ -60,6 +64,9 @@ class System(keras.Model):
     detections' keys in `detections` and its losses in `loss_names`, and implements
     `compute_losses`.
 
+    Several systems may be built on one backbone. `compile` and `fit` freeze its layers as this
+    system says: up to its `frozen_to`, or all where `backbone.trainable` is False.
+
     Args:
         inputs, outputs: symbolic tensors, as those of a functional `keras.Model`. The inputs are
             the images, or a dict that holds `images`.
@@ -72,6 +79,7 @@ class System(keras.Model):
 
     detections = ("boxes", "confidence", "labels", "num_detections")
     loss_names = ("loss",)
+    _trains_trunk = True
 
     def __init__(self, inputs=None, outputs=None, classes=(), **kwargs):
         if inputs is None or outputs is None:
@@ -118,6 +126,14 @@ class System(keras.Model):
                 "build it under the policy mixed_float16."
             )
         super().compile(optimizer, **{"jit_compile": jit_compile()} | kwargs)
+        self._freeze()
+
+    def _freeze(self):
+        """Freezes layers of the backbone, of which another system may train others."""
+        if hasattr(self, "backbone"):
+            trained = self._trains_trunk and self.backbone.trainable
+            for layer in freeze(self.backbone, self._config["frozen_to"]):
+                layer.trainable = trained
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if sample_weight is not None:
@@ -156,6 +172,7 @@ class System(keras.Model):
         if hasattr(validation, "steps_per_epoch"):
             kwargs = {"validation_steps": validation.steps_per_epoch} | kwargs
         self.classes = self.classes or tuple(given)
+        self._freeze()
         return super().fit(x, y, **kwargs)
 
     def evaluate(self, x, y=None, **kwargs):

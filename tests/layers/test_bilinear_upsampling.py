@@ -42,7 +42,7 @@ def test_layer(factor):
 def test_layer_cropped_to_another_map():
     run_layer_test(
         BilinearUpsampling,
-        {"factor": 2, "trainable": False},
+        {"factor": 2, "learned": False},
         {"inputs": noise(2, 4, 4, 2), "like": noise(2, 7, 8, 1)},
         lambda inputs, like, weights: upsampled_naively(inputs, 2, weights, like.shape[1:3]),
         differentiable=["inputs"],

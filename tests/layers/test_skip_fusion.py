@@ -40,3 +40,6 @@ def test_fixed_upsampling_is_not_learned():
     fusion(noise(1, 2, 2, 2), noise(1, 4, 4, 3))
     assert [w.name for w in fusion.trainable_weights] == ["kernel", "bias"]
     assert fusion.trainable_weights[0].shape == (1, 1, 3, 2)
+    fusion.trainable = False
+    fusion.trainable = True
+    assert len(fusion.trainable_weights) == 2

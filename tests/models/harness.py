@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks.latency import time_system
 from cvlib import masks
 from cvlib.data.augment import MEAN_COLOR
+from cvlib.models.backbone import freeze
 
 EXPECTED = Path(__file__).with_name("expected")
 
@@ -35,13 +36,14 @@ def run_system_test(
     """Checks a system on the current backend; every failure names the promise.
 
     Checked are: every constructor argument is in the config and survives `save` and `load`, with
-    the weights, the trainable variables, the names of the classes and the detections; one training
-    step changes the trainable variables and the statistics of layers that are trained, and nothing
-    else; the losses are the named ones, and their sum; sample weights, losses and metrics are
-    refused; `evaluate` works; the stages add up to the whole, without a warning, and can be timed;
-    no image, one image, files of any size; a batch without objects trains without NaN; a clone
-    computes the same; a `save` that fails leaves the old file; the detections and losses are those
-    that TensorFlow stored in `expected/`, so that backends that pass agree with each other.
+    the weights, the trainable variables, the names of the classes and the detections; another
+    system on the same backbone does not change what is trained; one training step changes the
+    trainable variables and the statistics of layers that are trained, and nothing else; the losses
+    are the named ones, and their sum; sample weights, losses and metrics are refused; `evaluate`
+    works; the stages add up to the whole, without a warning, and can be timed; no image, one image,
+    files of any size; a batch without objects trains without NaN; a clone computes the same; a
+    `save` that fails leaves the old file; the detections and losses are those that TensorFlow
+    stored in `expected/`, so that backends that pass agree with each other.
 
     Args:
         system_class: the class.
@@ -71,12 +73,12 @@ def run_system_test(
     assert found.keys() == set(system.detections), f"{name}: detections {found.keys()}"
     assert found.classes == ("a", "b"), f"{name}: the detections do not name the classes"
     _check_expected(system, x, y, found, tolerance)
-    _check_files(system, images, boxes, found, folder)
-    _check_stages(system, x)
+    check_files(system, images, boxes, found, folder)
+    check_stages(system, x)
     _check_images(system, images, boxes, found, resized=given is None)
     _check_clone(system, x)
     fit_x = x if fit_x is None else fit_x
-    _check_training(system, fit_x, y, fitted)
+    _check_training(system, fit_x, y, fitted, compile_kwargs or {})
     _check_refusals(system, images, y)
     empty = {k: np.full_like(v, -1) if k in ("boxes", "labels") else 0 * v for k, v in y.items()}
     system.fit(fit_x, empty, verbose=0)
@@ -126,7 +128,7 @@ def _check_config(system, init_kwargs, not_saved):
             assert same, f"{name}: {key} is {value!r}, and {config[key]!r} in the config"
 
 
-def _check_files(system, images, boxes, found, folder):
+def check_files(system, images, boxes, found, folder):
     name = type(system).__name__
     path = Path(folder) / "system.keras"
     system.save(path)
@@ -169,7 +171,7 @@ def _check_files(system, images, boxes, found, folder):
     damaged.unlink()
 
 
-def _check_stages(system, x):
+def check_stages(system, x):
     """Chains the stages by their symbolic tensors and compares what comes out."""
     name = type(system).__name__
     given = map(ops.convert_to_tensor, tree.flatten(x))
@@ -244,13 +246,18 @@ def _check_clone(system, x):
     _same(f"{type(system).__name__}: a clone", found, expected, 1e-5)
 
 
-def _check_training(system, x, y, fitted):
+def _check_training(system, x, y, fitted, compile_kwargs):
     name = type(system).__name__
+    trained = {v.path for v in system.trainable_variables}
+    _build_another(system)
+    system.compile(keras.optimizers.SGD(1e-3), **compile_kwargs)
+    again = {v.path for v in system.trainable_variables}
+    assert again == trained, f"{name}: compile lets another system on the backbone choose"
+    _build_another(system)
     before = {v.path: ops.convert_to_numpy(v) for v in system.variables}
     history = system.fit(x, y, verbose=0).history
     assert np.isfinite(history["loss"][0])
     after = {v.path: ops.convert_to_numpy(v) for v in system.variables}
-    trained = {v.path for v in system.trainable_variables}
     changed = {path for path in before if not np.array_equal(before[path], after[path])}
     moving = {path for path in before if "moving_" in path or "seed" in path}
     moving |= {path for path in before if path.rpartition("/")[2] in fitted}
@@ -259,6 +266,12 @@ def _check_training(system, x, y, fitted):
     assert changed & trained, f"{name}: training changes nothing"
     losses = system.evaluate(x, y, verbose=0, return_dict=True)
     assert np.isfinite(losses["loss"]), f"{name}: evaluate gives {losses}"
+
+
+def _build_another(system):
+    """What another system does to the layers of the backbone that it is built on."""
+    if hasattr(system, "backbone"):
+        freeze(system.backbone)
 
 
 def _check_refusals(system, images, y):

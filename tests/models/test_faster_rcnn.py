@@ -5,7 +5,9 @@ from keras import ops
 
 from cvlib.models import FasterRCNN, backbone
 
+from .harness import check_files, check_stages
 from .test_fast_rcnn import losses, overlap
+from .test_multi_task_cascade import make as make_cascade
 from .training import compiled, squares
 
 SIZE = (64, 64)
@@ -97,6 +99,17 @@ def test_proposals_are_inside_the_image_and_not_cut_by_objectness():
     np.testing.assert_allclose(alone["boxes"], boxes, atol=1e-3)
     assert (alone["confidence"] < 0.01).all()
     assert (np.diff(alone["confidence"]) <= 0).all()
+
+
+@pytest.mark.parametrize("detector", [make, make_cascade])
+def test_a_proposer_is_a_system_of_its_own(detector, tmp_path):
+    model = detector(post_nms=8)
+    proposer, images = model.proposer(), squares(1)[0]
+    check_files(proposer, images, {}, proposer.predict(images), tmp_path)
+    check_stages(proposer, images)
+    proposer.compile()
+    with pytest.raises(ValueError, match="A Proposer learns with its detector"):
+        proposer.fit(*squares(1), verbose=0)
 
 
 @pytest.mark.parametrize(

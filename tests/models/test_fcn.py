@@ -112,8 +112,10 @@ def test_scales_are_of_the_maps_that_are_scored():
 def test_fixed_upsampling_is_not_learned():
     filters = [w.path for w in make(stride=8).trainable_weights if "upsampling" in w.path]
     assert len(filters) == 3
-    fixed = make(stride=8, learned=False).trainable_weights
-    assert not [w.path for w in fixed if "upsampling" in w.path]
+    fixed = make(stride=8, learned=False)
+    for trainable in (True, False, True):
+        fixed.trainable = trainable
+        assert not [w.path for w in fixed.trainable_weights if "upsampling" in w.path]
     assert len(make(frozen_to="stride8").trainable_variables) == 4 * 3 + 5
 
 

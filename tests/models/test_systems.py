@@ -437,6 +437,36 @@ def test_a_system_that_is_no_functional_network_is_refused():
         Subclassed()
 
 
+def test_systems_on_one_backbone_train_what_each_says():
+    trunk = backbone("tiny")
+    frozen, free = (FCN(trunk, 3, SIZE, frozen_to=name) for name in ("stride8", None))
+    turns = FasterRCNN(trunk, 2, SIZE, (16,), hidden=8, frozen_to="stride16", post_nms=8)
+    one = YOLO(trunk, 2, SIZE, 2, hidden=8)
+    for system, which in ((frozen, 4), (free, 9), (turns, 0), (one, 9)):
+        system.compile(keras.optimizers.SGD(0.1), **({"trunk": False} if system is turns else {}))
+        paths = [v.path for v in system.trainable_variables if v.path.startswith("stride")]
+        assert len(paths) == 3 * which
+    images, y = batch()
+    convolutions = [layer for layer in trunk.layers if isinstance(layer, keras.layers.Conv2D)]
+    for system, first in ((frozen, 5), (free, 0)):
+        before = [layer.get_weights()[0] for layer in convolutions]
+        system.fit(images, y, verbose=0)
+        changed = [
+            (a != b.get_weights()[0]).any() for a, b in zip(before, convolutions, strict=True)
+        ]
+        assert changed == [i >= first for i in range(9)]
+
+
+def test_a_backbone_that_is_frozen_by_hand_stays_so():
+    system = FCN(backbone("tiny"), 3, SIZE, frozen_to="stride8")
+    system.backbone.trainable = False
+    system.compile()
+    assert not system.backbone.trainable_variables
+    system.backbone.trainable = True
+    system.compile()
+    assert len(system.backbone.trainable_variables) == 4 * 3
+
+
 def test_losses_that_never_end_are_refused():
     class Endless:
         """As a grain dataset after `map`."""
