@@ -8,7 +8,7 @@ from cvlib import losses
 from cvlib.boxes import CENTRAL_HALF, convert
 from cvlib.metrics.localization import BoxIoU, LabelAccuracy, LocalizationAccuracy
 from cvlib.models.backbone import freeze
-from cvlib.models.system import System
+from cvlib.models.system import System, epoch_steps, jit_compile
 from cvlib.targets import left_to_right
 
 # Box losses on coordinates relative to the image, where 0.1 is a tenth of it.
@@ -193,6 +193,55 @@ class Localizer(System):
 
     def _responsible(self, objects):
         return left_to_right(objects["boxes"], objects["labels"], self._config["num_objects"])
+
+
+def fit_box_heads(localizers, batches, optimizer="adam", **kwargs):
+    """Trains the box heads of several localizers in one pass, which look at one frozen trunk.
+
+    Each learns as it would alone, but the trunk runs once for all of them.
+
+    Args:
+        localizers: dict from a name to a `Localizer`, copies by `with_box_head` of one, each
+            compiled with `train="boxes"` and a loss of its own.
+        batches: as `Localizer.fit` takes them.
+        optimizer: of all heads.
+        **kwargs: as in `keras.Model.fit`.
+
+    Returns:
+        A `keras.callbacks.History`, with the mean IoU of each localizer under its name.
+    """
+    model = _SideBySide(localizers)
+    model.compile(optimizer, jit_compile=jit_compile())
+    kwargs = {"steps_per_epoch": epoch_steps(batches, kwargs), "shuffle": False} | kwargs
+    return model.fit(batches, **kwargs)
+
+
+class _SideBySide(keras.Model):
+    """Localizers whose frozen trunks are the same."""
+
+    def __init__(self, localizers):
+        super().__init__(name="side_by_side")
+        self.localizers = localizers
+        self.overlaps = {name: BoxIoU(name=name) for name in localizers}
+
+    def call(self, images, training=False):
+        trunk = next(iter(self.localizers.values())).backbone
+        last_map = trunk(images, training=False)["stride32"]
+        return {
+            name: localizer.heads(last_map, training=training)
+            for name, localizer in self.localizers.items()
+        }
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        return sum(
+            localizer.compute_loss(x, y, y_pred[name])
+            for name, localizer in self.localizers.items()
+        )
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        for name, metric in self.overlaps.items():
+            metric.update_state(y, y_pred[name])
+        return self.get_metrics_result()
 
 
 def _check(name, value, allowed):

@@ -6,6 +6,7 @@ from keras import ops
 from cvlib.boxes import paired_iou
 from cvlib.metrics import MeanAveragePrecision
 from cvlib.models import Localizer, backbone
+from cvlib.models.localizer import fit_box_heads
 
 from .training import Batches
 
@@ -106,6 +107,28 @@ def test_with_box_head_keeps_the_classifier():
         other.predict(images)["confidence"], localizer.predict(images)["confidence"], rtol=1e-5
     )
     assert other.heads.get_layer("offsets").units == 3 * 4
+
+
+def test_heads_that_learn_side_by_side_learn_as_they_would_alone():
+    data = Batches(*squares(64))
+    classifier = make(dropout=0.0)
+    alone = {"conv": classifier.with_box_head(), "fc": classifier.with_box_head(attach="fc")}
+    together = {name: classifier.with_box_head(attach=name) for name in alone}
+    losses = {"conv": "l2", "fc": "smooth_l1"}
+    for name, localizer in together.items():
+        localizer.heads.set_weights(alone[name].heads.get_weights())
+        localizer.compile(train="boxes", box_loss=losses[name])
+        alone[name].compile(keras.optimizers.Adam(1e-2), train="boxes", box_loss=losses[name])
+    before = [x.copy() for x in together["fc"].backbone.get_weights()]
+    options = {"steps_per_epoch": data.steps_per_epoch, "epochs": 2, "verbose": 0}
+    history = fit_box_heads(together, iter(data), keras.optimizers.Adam(1e-2), **options)
+    for name, localizer in together.items():
+        expected = fit(alone[name], data, epochs=2).history["box_iou"]
+        np.testing.assert_allclose(history.history[name], expected, rtol=1e-3)
+        for a, b in zip(localizer.get_weights(), alone[name].get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-3)
+    for a, b in zip(together["fc"].backbone.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_per_class_gives_the_predicted_class_its_box_and_trains_the_true_one():
