@@ -128,7 +128,18 @@ def _selected(block, folder):
         if not {*columns, *where} <= set(reader.fieldnames):
             raise LookupError
         rows = [row for row in reader if where.items() <= row.items()]
+        if "seeds" in reader.fieldnames and not {"backend", "device"} & {*columns, *where}:
+            rows = _most_seeds(rows, reader.fieldnames[: reader.fieldnames.index("seeds")])
     return markdown_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+def _most_seeds(rows, keys):
+    """Of rows that agree in `keys` and differ in what they ran on, those of the most seeds."""
+    most = {}
+    for row in rows:
+        what = tuple(row[key] for key in keys)
+        most[what] = max(most.get(what, 0), int(row["seeds"] or 0))
+    return [row for row in rows if int(row["seeds"] or 0) == most[tuple(row[k] for k in keys)]]
 
 
 def _recorded(fields, records):

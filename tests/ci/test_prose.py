@@ -104,6 +104,19 @@ def test_a_table_block_selects_rows_and_columns(tmp_path):
     assert embed_tables(filled, tmp_path) == filled
 
 
+def test_of_runs_on_several_machines_a_table_block_takes_those_of_the_most_seeds(tmp_path):
+    rows = "system,grid,seeds,box_iou,device\nx,5,3,0.1,A\nx,5,1,0.2,B\nx,7,1,0.3,B\n"
+    (tmp_path / "localization.csv").write_text(rows)
+
+    def embedded(words):
+        text = f"<!-- table: localization {words} -->\n<!-- end of table -->"
+        return embed_tables(text, tmp_path).splitlines()[4:-2]
+
+    assert embedded("columns=system,box_iou") == ["| x | 0.1 |", "| x | 0.3 |"]
+    assert len(embedded("columns=system,device")) == 3
+    assert embedded("device=B columns=box_iou") == ["| 0.2 |", "| 0.3 |"]
+
+
 @pytest.mark.parametrize("words", ["pose columns=system", "localization columns=b", "localization"])
 def test_a_table_block_that_selects_nothing_known_is_refused(tmp_path, words):
     (tmp_path / "localization.csv").write_text("system\nx\n")
