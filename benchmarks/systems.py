@@ -1,8 +1,8 @@
 """Every system of the course, untrained, to time it alone, in about the sizes of its chapter.
 
 `scenes` are those for pictures of 128x128 pixels, 8 classes, with the embedded trunk; `photographs`
-those for 360x480 pixels with MobileNet 0.75, in which chapters 10 to 12 look for 3 classes of cells
-and chapter 17 for 11 classes of pixels.
+those for 360x480 pixels, with MobileNet 0.75 where there is a trunk: chapters 06, 07 and 10 to 12
+look for 3 classes of cells in them, chapter 17 for 11 classes of pixels.
 """
 
 from functools import partial
@@ -18,6 +18,8 @@ HOG = {
     "cell_size": 4,
     "nms": {"pre_nms_top_k": 1000},
 }
+CELL_HOG = {"size": LARGE, "ratios": (0.8, 1.25), "side": 5, "cell_size": 8}
+CELL_HOG |= {"nms": {"pre_nms_top_k": 3000, "max_detections": 300}}
 CROPS = {"crop_size": 64, "feature_map": "stride16", "hidden": 256}
 HEADS = {"feature_map": "stride8", "pool_size": 5, "hidden": 256}
 RPN = {"sizes": (16, 32, 64), "rpn_channels": 128, "pre_nms": 1000}
@@ -48,6 +50,11 @@ def of_scenes(name, *args, **kwargs):
     return partial(system, name, "tiny", *args, **kwargs)
 
 
+def of_cells(name, largest, count, density, **kwargs):
+    scales = tuple(largest * 2 ** (-i / density) for i in range(count))
+    return partial(system, name, None, 3, scales=scales, **CELL_HOG, **kwargs)
+
+
 def of_photographs(name, *args, **kwargs):
     return partial(system, name, "mobilenet", *args, width={"alpha": 0.75}, **kwargs)
 
@@ -72,6 +79,8 @@ SYSTEMS = {
         "Cascade": of_scenes("MultiTaskCascade", 8, SMALL, **STAGES, **RPN),
     },
     "photographs": {
+        "HOG": of_cells("HOGDetector", 1.5, 8, 3),
+        "DPM": of_cells("DeformablePartsModel", 1.0, 4, 2, part_side=2, reach=3),
         "Fast R-CNN": of_photographs("FastRCNN", 3, LARGE, 2000, **CELL_HEADS),
         "Faster R-CNN": of_photographs("FasterRCNN", 3, LARGE, **CELL_HEADS, **CELL_RPN),
         "YOLO": of_photographs("YOLO", 3, LARGE, 14, **GRID),
