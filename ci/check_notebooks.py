@@ -108,9 +108,13 @@ def check_freshness(notebook, path, records):
     elif stored["preset"] == "full":
         values = parameters(notebook) | {"preset": "full"}
         repeat = command(path, **values)
-        commits = {record["commit"] for record in records if record["command"] == repeat}
-        for commit in sorted(commits - {stored["commit"]}):
-            yield f"A record of the run is of commit {commit}, the outputs of {stored['commit']}."
+        commits = {}  # of each machine that has made the run
+        for record in records:
+            if record["command"] == repeat:
+                commits.setdefault(record["device"], set()).add(record["commit"])
+        if commits and {stored["commit"]} not in commits.values():
+            named = ", ".join(sorted(set.union(*commits.values())))
+            yield f"The run's records are of commit {named}, the outputs of {stored['commit']}."
 
 
 def check_prose(text, records, papers, tables):

@@ -86,7 +86,9 @@ def test_a_cell_that_does_not_parse_is_a_fault(tmp_path):
 
 
 def freshness(path, *commits):
-    records = [{"command": COMMAND, "commit": commit} for commit in commits]
+    """Faults with a run's records of `commits`, each of one machine, or of a (machine, commit)."""
+    pairs = [c if isinstance(c, tuple) else ("CPU", c) for c in commits]
+    records = [{"command": COMMAND, "device": d, "commit": commit} for d, commit in pairs]
     return list(check_freshness(nbformat.read(path, as_version=4), path, records))
 
 
@@ -106,7 +108,11 @@ def test_outputs_and_records_of_one_run_name_one_commit(tmp_path):
     other = {"command": COMMAND.replace("--seed 3", "--seed 1"), "commit": "def"}
     assert not [*check_freshness(nbformat.read(path, as_version=4), path, [other])]
     assert freshness(path, "abc", "def") == [
-        "A record of the run is of commit def, the outputs of abc."
+        "The run's records are of commit abc, def, the outputs of abc."
+    ]
+    assert freshness(path, "abc", ("another CPU", "def")) == []
+    assert freshness(path, ("another CPU", "def")) == [
+        "The run's records are of commit def, the outputs of abc."
     ]
 
 
