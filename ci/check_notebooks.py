@@ -15,9 +15,6 @@ from ci.prose import bare_numbers, embed_tables, stored_papers, stored_records, 
 from ci.terms import glossary, key_terms, two_translations
 
 PARAMETERS = {"preset", "data", "seed"}
-# The chapters whose stored outputs may still be of `quick`. None joins them, and each leaves when
-# it is run with `full`.
-QUICK = {"01", "03", "04", "05", "08"}
 PICTURES_BYTES = 1_500_000
 OUTPUT_BYTES = 500_000
 REPOSITORY_BYTES = 40_000_000
@@ -87,11 +84,6 @@ def check_pictures(notebook):
         yield f"The pictures have {size} bytes, over {PICTURES_BYTES}."
 
 
-def presets(path):
-    """The presets whose outputs the chapter at `path` may store."""
-    return {"full", "quick"} if path.stem.partition("_")[0] in QUICK else {"full"}
-
-
 def check_freshness(notebook, path, records):
     """Faults where the stored outputs are not those of the cells and of the run recorded."""
     stored = {"preset": None, "commit": None, "cells": None} | notebook.metadata.get("cvlib", {})
@@ -103,9 +95,9 @@ def check_freshness(notebook, path, records):
         return
     if stored["cells"] != cells:
         yield f"The code cells are not those whose outputs are stored; {repair}."
-    elif stored["preset"] not in presets(path):
+    elif stored["preset"] != "full":
         yield f"The stored outputs are of the preset {stored['preset']!r}; {repair}."
-    elif stored["preset"] == "full":
+    else:
         values = parameters(notebook) | {"preset": "full"}
         repeat = command(path, **values)
         commits = {}  # of each machine that has made the run

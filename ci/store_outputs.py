@@ -13,7 +13,7 @@ import nbformat
 
 from benchmarks.freshness import ROOT, cells_hash
 from benchmarks.run import COURSE
-from ci.check_notebooks import parameters, presets
+from ci.check_notebooks import parameters
 from cvlib.records import write_atomically
 
 RECORDS = ROOT / "results" / "records"
@@ -25,7 +25,7 @@ def store_outputs(folder, course=COURSE, records=RECORDS):
     Args:
         folder: what `benchmarks.run.run` made.
         course: folder of the chapters.
-        records: folder that gets the records of a `full` run.
+        records: folder that gets the run's records.
 
     Returns:
         Path of the chapter.
@@ -43,7 +43,7 @@ def store_outputs(folder, course=COURSE, records=RECORDS):
     chapter = Path(course) / path.name
     notebook = nbformat.read(chapter, as_version=4)
     values = parameters(notebook)
-    if ran["preset"] not in presets(chapter):
+    if ran["preset"] != "full":
         raise ValueError(f"{folder}: the run's preset is {ran['preset']!r}, not 'full'.")
     for name in ("data", "seed"):
         if ran[name] != values[name]:
@@ -61,9 +61,8 @@ def store_outputs(folder, course=COURSE, records=RECORDS):
     tidy(notebook)
     notebook.metadata["cvlib"] = {key: ran[key] for key in ("preset", "commit", "cells")}
     write_atomically(chapter, nbformat.writes(notebook) + "\n")
-    if ran["preset"] == "full":
-        for path in Path(folder, "records").glob("*.json"):
-            write_atomically(Path(records) / path.name, path.read_text("utf-8"))
+    for path in Path(folder, "records").glob("*.json"):
+        write_atomically(Path(records) / path.name, path.read_text("utf-8"))
     return chapter
 
 

@@ -1,5 +1,3 @@
-import json
-
 import nbformat
 import pytest
 from chapters import COMMAND, stored, write_chapter
@@ -95,15 +93,6 @@ def test_other_runs_are_refused(tmp_path, finished, made_by, fault):
     with pytest.raises(ValueError, match=fault):
         store_outputs(folder, tmp_path, tmp_path / "records")
     assert path.read_bytes() == before and not (tmp_path / "records").exists()
-
-
-def test_a_quick_run_leaves_the_records_alone(tmp_path, finished):
-    path, folder = finished(preset="quick")
-    (folder / "records").mkdir()
-    (folder / "records" / "x.json").write_text("{}")
-    store_outputs(folder, tmp_path, tmp_path / "records")
-    assert json.loads(path.read_text())["metadata"]["cvlib"]["preset"] == "quick"
-    assert not (tmp_path / "records").exists()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
