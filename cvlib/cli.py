@@ -7,10 +7,13 @@ cvlib evaluate model.keras --data voc:FOLDER --split test
 
 import argparse
 import json
+import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
+import absl.logging
 import numpy as np
 from PIL import Image
 
@@ -35,8 +38,17 @@ def main(argv=None):
         The exit status: 0, 1 after a sentence on what is wrong, or 130 after an interruption.
     """
     args = parser().parse_args(argv)
+    # What TensorFlow and grain log about the machine says nothing about the command.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    absl.logging.set_verbosity(absl.logging.ERROR)
     try:
-        return args.run(args) or 0
+        with warnings.catch_warnings():
+            # A sentence without the line of code, and once for all splits.
+            warnings.simplefilter("once", append=True)
+            warnings.showwarning = lambda message, *_, **__: print(
+                f"cvlib: {message}", file=sys.stderr
+            )
+            return args.run(args) or 0
     except (ImportError, OSError, ValueError) as error:
         print(f"cvlib: {error}", file=sys.stderr)
         return 1
@@ -52,23 +64,34 @@ def parser():
 
     command = commands.add_parser("train", help="train a system on annotated images")
     command.set_defaults(run=train)
-    command.add_argument("system", choices=SYSTEMS)
+    command.add_argument(
+        "system",
+        choices=SYSTEMS,
+        help="boxes: faster_rcnn, yolo; boxes and masks: cascade; classes of pixels: fcn",
+    )
     command.add_argument("--data", required=True, help=data)
     command.add_argument("--out", required=True, type=Path, help="the .keras file to write")
     command.add_argument("--split", default="train", help="what it learns from (%(default)s)")
     command.add_argument("--validation", default="val", help="what it is measured on (%(default)s)")
     command.add_argument("--backbone", default="mobilenet", help="tiny, mobilenet, vgg16, resnet50")
-    command.add_argument("--weights", help="a file; imagenet (downloads), or scenes for tiny")
-    command.add_argument("--alpha", type=float, default=1.0, help="MobileNet's width")
+    command.add_argument(
+        "--weights",
+        help="imagenet (downloaded once) or a file of them; of tiny its own, scenes",
+    )
+    command.add_argument("--alpha", type=float, default=1.0, help="MobileNet's width (%(default)s)")
     command.add_argument(
         "--side", type=int, default=480, help="of the images, at most (%(default)s)"
     )
     command.add_argument(
         "--epochs", type=int, help=f"passes over the images ({EPOCHS}; of YOLO {YOLO_EPOCHS})"
     )
-    command.add_argument("--batch-size", type=int, default=4)
-    command.add_argument("--rate", type=float, default=3e-4, help="learning rate, falls to 0")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--batch-size", type=int, default=4, help="images of a training step (%(default)s)"
+    )
+    command.add_argument(
+        "--rate", type=float, default=3e-4, help="learning rate, falls to 0 (%(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
     command.add_argument("--skip", action="store_true", help="leave out what is faulty")
 
     command = commands.add_parser("predict", help="find objects in image files")
@@ -84,7 +107,7 @@ def parser():
     command.set_defaults(run=evaluate)
     command.add_argument("model", type=Path, help=".keras file")
     command.add_argument("--data", required=True, help=data)
-    command.add_argument("--split", default="test", help="(%(default)s)")
+    command.add_argument("--split", default="test", help="what it is measured on (%(default)s)")
     command.add_argument("--skip", action="store_true", help="leave out what is faulty")
     return parser
 
@@ -102,9 +125,9 @@ def train(args):
     if args.epochs < 1:
         raise ValueError(f"--epochs {args.epochs}: at least 1.")
     on_error = "skip" if args.skip else "raise"
-    training = load(args.data, args.split, on_error)
+    training = _load_images(args.data, args.split, on_error)
     try:
-        validation = load(args.data, args.validation, on_error)
+        validation = _load_images(args.data, args.validation, on_error)
     except DataError:
         training, validation = training.hold_out(0.15)
         print(f"There is no split {args.validation}: a part of {args.split} is kept apart for it.")
@@ -204,7 +227,7 @@ def evaluate(args):
     """`cvlib evaluate`: average precision by VOC's and COCO's rules, and the kinds of errors; or
     the IoU of each class of pixels."""
     system = _load(args.model)
-    dataset = load(args.data, args.split, "skip" if args.skip else "raise")
+    dataset = _load_images(args.data, args.split, "skip" if args.skip else "raise")
     of_pixels = "segmentation" in system.detections
     classes = pixel_classes(dataset) if of_pixels else tuple(dataset.classes)
     if system.classes and system.classes != classes:
@@ -484,6 +507,13 @@ def _print_each(classes, values, missing):
 
 def _listed(counts):
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) + "."
+
+
+def _load_images(data, split, on_error):
+    dataset = load(data, split, on_error)
+    if not len(dataset):
+        raise ValueError(f"{dataset.name}: the split {split} has no image.")
+    return dataset
 
 
 def _load(path):

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cvlib import masks
+from cvlib import cli, masks
 from cvlib.cli import _each, centred_iou, choose_anchors, choose_grid, image_size, main, resized
 
 
@@ -293,6 +294,36 @@ def test_what_is_wrong_is_one_sentence(arguments, sentence, capsys, tmp_path, mo
     assert main(arguments) == 1
     said = capsys.readouterr().err
     assert said.startswith("cvlib: ") and sentence in said and said.count("\n") == 1
+
+
+def test_a_split_without_images_is_refused_before_the_training(folder, tmp_path, capsys):
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n1\n")
+    (lists / "val.txt").write_text("")
+    command = ["train", "faster_rcnn", "--data", f"voc:{folder}", "--backbone", "tiny"]
+    assert main([*command, "--out", str(tmp_path / "model.keras")]) == 1
+    assert capsys.readouterr().err == "cvlib: voc:data: the split val has no image.\n"
+
+
+def test_photographs_alone_are_not_annotated(folder, tmp_path, capsys):
+    for annotation in folder.glob("*.xml"):
+        annotation.unlink()
+    assert (
+        main(["train", "yolo", "--data", f"voc:{folder}", "--out", str(tmp_path / "a.keras")]) == 1
+    )
+    assert "data: holds no annotations, neither XML" in capsys.readouterr().err
+
+
+def test_a_warning_is_one_sentence_for_all_splits(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(cli.SYSTEMS, "faster_rcnn", lambda *_: sys.exit())
+    command = ["train", "faster_rcnn", "--data", f"voc:{folder}", "--backbone", "tiny"]
+    with warnings.catch_warnings(), pytest.raises(SystemExit):
+        warnings.resetwarnings()
+        main([*command, "--out", str(tmp_path / "model.keras")])
+    said = capsys.readouterr().err
+    assert said.startswith("cvlib: voc:data: nothing says which images are for training")
+    assert said.count("\n") == 1
 
 
 def test_size_is_that_of_most_images_in_steps_of_32():

@@ -4,9 +4,9 @@
 
 Random detections of random objects: 5,000 images of 80 classes, about 7 objects and 30 to 100
 detections in each. Every evaluator starts from its own format in memory: cvlib from padded batches
-of 32 images, faster-coco-eval from lists of annotations, which it indexes before it evaluates. IoU
-is of 5,000 x 5,000 boxes and masks of one image; the evaluator's own looks for pairs of at least
-0.5. All take turns in one process, so nothing else should run on the machine; the
+of 32 images, faster-coco-eval and hotcoco from lists of annotations, which they index before they
+evaluate. IoU is of 5,000 x 5,000 boxes and masks of one image; the evaluator's own looks for pairs
+of at least 0.5. All take turns in one process, so nothing else should run on the machine; the
 fastest turn counts. The numbers of the evaluators must be equal.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import io
 import time
+from functools import partial
 
 import keras
 import numpy as np
@@ -24,6 +25,12 @@ from cvlib import boxes, masks
 from cvlib.metrics.average_precision import MeanAveragePrecision
 from cvlib.metrics.matching import overlapping
 from cvlib.records import record
+
+try:
+    import hotcoco
+except ImportError as error:
+    hotcoco = None
+    print(f"hotcoco is left out: {error}.")
 
 CLASSES = 80
 SIZE = 640
@@ -105,6 +112,9 @@ def evaluators(num_images, rounds):
         "annotations": annotations(truth),
     }
     results = annotations(found)
+    peers = {"faster-coco-eval": (COCO, COCOeval_faster)}
+    if hotcoco:
+        peers["hotcoco"] = hotcoco.COCO, hotcoco.COCOeval
     indexed = {}
 
     def cvlib():
@@ -113,25 +123,26 @@ def evaluators(num_images, rounds):
             metric.update_state(y_true, y_pred)
         return metric.result()
 
-    def index():
-        indexed["truth"] = COCO(dataset)
-        indexed["found"] = indexed["truth"].loadRes([row.copy() for row in results])
+    def index(peer):
+        truth = peers[peer][0](dataset)
+        indexed[peer] = truth, truth.loadRes([row.copy() for row in results])
 
-    def evaluate():
-        evaluation = COCOeval_faster(indexed["truth"], indexed["found"], "bbox")
+    def evaluate(peer):
+        evaluation = peers[peer][1](*indexed[peer], "bbox")
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
         return evaluation.stats[:12]
 
-    times, outcome = seconds(rounds, cvlib=cvlib, index=index, evaluate=evaluate)
-    np.testing.assert_allclose([outcome["cvlib"][k] for k in STATS], outcome["evaluate"], atol=1e-6)
+    work = {f"{peer} {f.__name__}": partial(f, peer) for peer in peers for f in (index, evaluate)}
+    times, outcome = seconds(rounds, cvlib=cvlib, **work)
+    ours = [outcome["cvlib"][k] for k in STATS]
+    for peer in peers:
+        np.testing.assert_allclose(ours, outcome[f"{peer} evaluate"], atol=1e-6)
     return {
-        "mAP cvlib s": times["cvlib"],
-        "mAP faster-coco-eval index s": times["index"],
-        "mAP faster-coco-eval evaluate s": times["evaluate"],
-        "mAP ratio": times["evaluate"] / times["cvlib"],
+        **{f"mAP {name} s": value for name, value in times.items()},
+        "mAP ratio": times["faster-coco-eval evaluate"] / times["cvlib"],
     }
 
 

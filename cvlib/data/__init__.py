@@ -69,7 +69,7 @@ def load(data, split, on_error="raise"):
     # A copy: readers that find faults on access would count them again with every epoch.
     dataset.report = Counter(faults.report)
     for note in faults.notes:
-        warnings.warn(f"{dataset.name} {split}: {note}.", stacklevel=2)
+        warnings.warn(f"{dataset.name}: {note}.", stacklevel=2)
     if dataset.report:
         changes = ", ".join(f"{count} {reason}" for reason, count in dataset.report.items())
         warnings.warn(f"{dataset.name} {split}: {changes}.", stacklevel=2)

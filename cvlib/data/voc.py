@@ -80,7 +80,11 @@ def load(folder, split, faults):
     if has_boxes := files.folder != folder or bool(files.paths):
         cause = "images left out (no usable annotation)"
     else:
-        files = Files(existing_folder(folder / "SegmentationClass"), (".png",))
+        files = Files(folder / "SegmentationClass", (".png",))
+        if not files.folder.is_dir():
+            raise DataError(
+                f"{folder}: holds no annotations, neither XML files nor a folder SegmentationClass."
+            )
         cause = "images left out (no image)"
     if ids_file := _ids_file(folder, split):
         found = _listed(ids_file, folder, files)

@@ -169,8 +169,8 @@ class MeanAveragePrecision:
         else:
             every = np.ones((self._num_detections, 1), bool)
             rules = every, ignored, ignored[:, None], [self.iou_threshold]
-            correct, counted, _ = match_coco(*pairs, detections["rank"], *rules)
-            correct, counted = correct[:, 0, 0], counted[:, 0, 0]
+            bits = match_coco(*pairs, detections["rank"], *rules)
+            correct, counted = (x.astype(bool) for x in bits[:2])
         ap = np.full(self.num_classes, np.nan)
         for c, rows in enumerate(self._by_class(detections)):
             if positives := np.count_nonzero(~ignored & (objects["labels"] == c)):
@@ -193,17 +193,16 @@ class MeanAveragePrecision:
         recall = np.full((*shape, len(MAX_DETECTIONS)), np.nan)
         for c, rows in enumerate(self._by_class(detections)):
             positives = np.count_nonzero(~ignored[objects["labels"] == c], axis=0)
-            # Detections last, so that those of a threshold and range lie side by side.
-            right, count = (
-                np.ascontiguousarray(np.moveaxis(x[rows], 0, -1)) for x in (correct, counted)
-            )
-            first = detections["rank"][rows] < np.reshape(MAX_DETECTIONS, (-1, 1))
+            right, count, rank = correct[rows], counted[rows], detections["rank"][rows]
             for t, a in np.ndindex(shape[1:]):
                 if positives[a]:
+                    bit = 1 << t * len(AREAS) + a
+                    found = right & bit != 0
                     ap[c, t, a] = average_precision(
-                        right[t, a][count[t, a]], positives[a], RECALL_POINTS["coco"]
+                        found[count & bit != 0], positives[a], RECALL_POINTS["coco"]
                     )
-                    recall[c, t, a] = (first & right[t, a]).sum(axis=1) / positives[a]
+                    first = rank[found] < np.reshape(MAX_DETECTIONS, (-1, 1))
+                    recall[c, t, a] = first.sum(axis=1) / positives[a]
         result = {
             "mAP": _mean(ap[..., 0]),
             "AP": ap[..., 0].mean(axis=1),

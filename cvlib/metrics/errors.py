@@ -75,8 +75,8 @@ def error_breakdown(
     )
     own_class = labels[pairs[0]] == objects["labels"][pairs[1]]
     ignored = objects["crowd"] | objects["difficult"]
-    correct, counted, match = (
-        x[:, 0, 0]
+    correct, counted, found = (
+        x.astype(bool)
         for x in match_coco(
             *(column[own_class] for column in pairs),
             detections["rank"],
@@ -86,7 +86,6 @@ def error_breakdown(
             [iou_threshold],
         )
     )
-    found = np.isin(np.arange(len(ignored)), match[correct])
 
     asked = ~ignored[pairs[1]]
     own, own_object = _best(pairs, asked & own_class, len(labels))

@@ -134,20 +134,24 @@ def overlapping(detections, objects, same, lowest, crowd=None, of="boxes"):
     """
     shapes_d, shapes_o = (_shapes(rows, of) for rows in (detections, objects))
     crowd = np.zeros(len(shapes_o), bool) if crowd is None else crowd
-    values = np.intersect1d(detections[same], objects[same])
-    first_d, end_d = np.searchsorted(detections[same], [values, values + 1])
-    first_o, end_o = np.searchsorted(objects[same], [values, values + 1])
+    # A call costs more than the boxes of other classes do, but less than their masks.
+    called = "image" if of == "boxes" else same
+    values = np.intersect1d(detections[called], objects[called])
+    first_d, end_d = np.searchsorted(detections[called], [values, values + 1])
+    first_o, end_o = np.searchsorted(objects[called], [values, values + 1])
     pairs = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
     for d, d_end, o, o_end in zip(first_d, end_d, first_o, end_o, strict=True):
         iou = rle.iou(shapes_d[d:d_end], shapes_o[o:o_end], crowd[o:o_end])
-        if iou.min() < 0:
+        if of == "masks" and iou.min() < 0:
             raise ValueError(
                 f"y_pred: the masks of image {detections['image'][d]} are not of its size."
             )
         # pycocotools fills column by column, so the transpose lies in order.
         near_o, near_d = np.nonzero(iou.T >= lowest)
         pairs.append((near_d + d, near_o + o, iou[near_d, near_o]))
-    return tuple(np.concatenate(column) for column in zip(*pairs, strict=True))
+    d, o, iou = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    kept = detections[same][d] == objects[same][o]
+    return d[kept], o[kept], iou[kept]
 
 
 def check_kind(iou):
@@ -180,44 +184,47 @@ def match_coco(d, o, iou, rank, in_range, crowd, ignored, thresholds):
     """COCO's matching for T thresholds and A ranges of areas: each detection with its best object
     that is still free.
 
+    All thresholds and ranges are matched at once, as the bits of one integer: bit t * A + a is of
+    threshold t and range a, and T * A at most 62.
+
     Args:
         d, o, iou: (P,), pairs of `overlapping`.
         rank: (D,), place of a detection among those of its image and class.
         in_range: (D, A) bool, its area is in the range.
         crowd: (O,) bool, objects that match any number of detections.
         ignored: (O, A) bool, objects that are neither right nor wrong; crowds among them.
-        thresholds: (T,), the lowest IoU of a match.
+        thresholds: (T,), the lowest IoU of a match, rising.
 
     Returns:
-        `correct` and `counted`, (D, T, A) bool: right, and right or wrong; and (D, T, A) int, the
-        object matched or -1.
+        `correct` and `counted`, (D,) bits: right, and right or wrong; and `found`, (O,) bits:
+        objects with a detection that is right.
     """
-    shape = (len(thresholds), ignored.shape[1])
-    thresholds = np.minimum(thresholds, 1 - 1e-10)[:, None]
-    taken = np.zeros((len(ignored), *shape), bool)
-    match = np.full((len(rank), *shape), -1, np.int32)
-    # Candidates rise in IoU; of equals COCO takes the last.
-    order = np.lexsort((o, iou, d, rank[d]))
-    d, o, iou = d[order], o[order], iou[order]
-    bounds = np.append(np.unique(rank[d], return_index=True)[1], len(d))
-    # Detections of one rank are of different images or classes, so none takes another's object.
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
-        candidates = o[begin:end]
-        detections, starts = np.unique(d[begin:end], return_index=True)
-        free = ~taken[candidates] | crowd[candidates, None, None]
-        possible = free & (iou[begin:end, None, None] >= thresholds)
-        # Any object that counts is preferred to all that are ignored.
-        preference = np.arange(1, len(candidates) + 1, dtype=np.int32)[:, None]
-        preference = preference + ~ignored[candidates] * np.int32(len(candidates))
-        best = np.maximum.reduceat(possible * preference[:, None], starts)
-        row, t, a = np.nonzero(best)
-        chosen = candidates[(best[row, t, a] - 1) % len(candidates)]
-        taken[chosen, t, a] = True
-        match[detections[row], t, a] = chosen
-    counted = np.repeat(in_range[:, None], len(thresholds), axis=1)
-    row, t, a = np.nonzero(match >= 0)
-    counted[row, t, a] = ~ignored[match[row, t, a], a]
-    return (match >= 0) & counted, counted, match
+    count = ignored.shape[1]
+    thresholds = np.minimum(thresholds, 1 - 1e-10)
+    each_threshold = np.sum(1 << count * np.arange(len(thresholds)))
+    in_range, ignored = (x @ (1 << np.arange(count)) * each_threshold for x in (in_range, ignored))
+    # Candidates by falling IoU; of equals COCO takes the last.
+    order = np.lexsort((-o, -iou, d))
+    d, o = d[order], o[order]
+    reached = (1 << count * np.searchsorted(thresholds, iou[order], side="right")) - 1
+    # Any object that counts is preferred to all that are ignored.
+    bits = np.concatenate([reached & ~ignored[o], reached & ignored[o]])
+    order = np.argsort(np.tile(d, 2), kind="stable")
+    order = order[bits[order] != 0]
+    d, o, bits = np.tile(d, 2)[order], np.tile(o, 2)[order], bits[order]
+    # Candidates of one place in their image and class do not compete.
+    group = d - rank[d]
+    place = np.arange(len(d)) - np.searchsorted(group, group)
+    places = np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place))[:-1])
+    lonely, excused = np.full(len(rank), -1), np.zeros(len(rank), int)
+    free = np.full(len(ignored), -1)
+    for rows in places:
+        detection, object_ = d[rows], o[rows]
+        match = bits[rows] & lonely[detection] & free[object_]
+        lonely[detection] ^= match
+        excused[detection] |= match & ignored[object_]
+        free[object_] ^= np.where(crowd[object_], 0, match)
+    return ~lonely & ~excused, (in_range | ~lonely) & ~excused, ~free & ~ignored
 
 
 def _refuse(faulty, rows, what, fault):

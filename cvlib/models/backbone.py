@@ -1,6 +1,8 @@
 """The convolutional trunks that every system shares: images in, named feature maps out."""
 
+import warnings
 from pathlib import Path
+from urllib.error import URLError
 
 import keras
 from keras import layers
@@ -54,6 +56,7 @@ def backbone(name="tiny", weights=None, alpha=1.0):
 
     Raises:
         ValueError: the name or the weights are unknown, or the weights file does not exist.
+        OSError: the weights could not be downloaded.
     """
     if name != "tiny" and name not in _MAPS:
         raise ValueError(f"No backbone is called {name!r}; there are tiny, {', '.join(_MAPS)}.")
@@ -106,7 +109,21 @@ def _application(name, x, weights, alpha):
         "mobilenet": keras.applications.MobileNet,
         "vgg16": keras.applications.VGG16,
         "resnet50": keras.applications.ResNet50,
-    }[name](**arguments)
+    }[name]
+    with warnings.catch_warnings():
+        # Without its top MobileNet has the same weights for every size.
+        warnings.filterwarnings("ignore", "`input_shape` is undefined or non-square")
+        try:
+            network = network(**arguments)
+        except Exception as error:
+            # Keras raises a bare Exception.
+            if not isinstance(error.__context__, URLError):
+                raise
+            raise OSError(
+                f"the ImageNet weights of {name} could not be downloaded, which needs access to "
+                "the internet once: give a file of them as `weights`, or choose the backbone "
+                "'tiny', whose weights are part of cvlib."
+            ) from error
     return {stride: network.get_layer(layer).output for stride, layer in _MAPS[name].items()}
 
 

@@ -1,3 +1,5 @@
+from urllib.error import URLError
+
 import numpy as np
 import pytest
 from keras import ops
@@ -90,3 +92,14 @@ IMAGENET = {0: 1, 1: 207, 2: 281, 3: 291, 4: 294, 5: 301, 6: 323, 7: 386, 8: 145
 def test_bad_arguments(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         backbone(**arguments)
+
+
+def test_without_internet_one_sentence_says_what_to_do(monkeypatch, tmp_path):
+    def unreachable(*args):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    with pytest.raises(OSError, match="of mobilenet could not be downloaded.*'tiny'") as raised:
+        backbone("mobilenet", "imagenet")
+    assert "\n" not in str(raised.value)
