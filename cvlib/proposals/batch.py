@@ -95,7 +95,7 @@ class Cache:
         """
         path = self.path(image)
         try:
-            with np.load(path) as file:
+            with open(path, "rb") as opened, np.load(opened) as file:
                 *arrays, checksum = (file[key] for key in KEYS)
         except FileNotFoundError:
             return None
