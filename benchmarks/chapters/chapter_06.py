@@ -6,7 +6,7 @@ TABLES = {
     "hog": {
         "title": "HOG and linear templates",
         "settings": ("components", "rounds", "scales an octave"),
-        "metrics": ("mAP@0.5", "mAP", "ms"),
+        "metrics": ("mAP@0.5", "mAP", "ms", "training s"),
         "papers": [],
     },
     "hog_cost": {
@@ -31,6 +31,7 @@ COLUMNS = {
     "rounds": "how often hard negatives were looked for",
     "scales an octave": "sizes of the picture between one and half of it",
     "ms": "milliseconds for one picture",
+    "training s": "seconds that training took",
     "side, batch": "pixels of a picture on each side, and how many pictures at once",
     "scikit-image ms, OpenCV ms": "milliseconds for all pictures of a batch",
     "OpenCV speed": "scikit-image's time over OpenCV's",
