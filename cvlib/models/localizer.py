@@ -224,6 +224,8 @@ class _SideBySide(keras.Model):
         self.localizers = localizers
         self.overlaps = {name: BoxIoU(name=name) for name in localizers}
 
+    zero_grad = System.zero_grad
+
     def call(self, images, training=False):
         trunk = next(iter(self.localizers.values())).backbone
         last_map = trunk(images, training=False)["stride32"]

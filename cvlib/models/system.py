@@ -175,6 +175,15 @@ class System(keras.Model):
         self._freeze()
         return super().fit(x, y, **kwargs)
 
+    def zero_grad(self, set_to_none=True):
+        """Forgets the gradients of the last step, which PyTorch would add to those of the next.
+
+        Keras asks for this before each step. Its own way finds weights by their paths, of which two
+        copies of a network have the same, and misses some.
+        """
+        for variable in self.trainable_variables:
+            variable.value.grad = None
+
     def evaluate(self, x, y=None, **kwargs):
         """The losses on `x` and `y`, which are as in `fit`, without training."""
         kwargs["steps"] = epoch_steps(x, kwargs, "steps")

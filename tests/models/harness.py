@@ -264,6 +264,10 @@ def _check_training(system, x, y, fitted, compile_kwargs):
     wrong = changed - trained - moving
     assert not wrong, f"{name}: training changes {', '.join(sorted(wrong))}"
     assert changed & trained, f"{name}: training changes nothing"
+    if keras.backend.backend() == "torch":
+        system.zero_grad()
+        kept = [v.path for v in system.trainable_variables if v.value.grad is not None]
+        assert not kept, f"{name}: the gradients of steps add up in {', '.join(kept)}"
     losses = system.evaluate(x, y, verbose=0, return_dict=True)
     assert np.isfinite(losses["loss"]), f"{name}: evaluate gives {losses}"
 
