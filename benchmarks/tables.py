@@ -79,6 +79,12 @@ COLUMNS = {
     "host memory (MiB), device memory (MiB)": "largest of the runs",
 }
 
+# The simplest answers, with which the others are compared.
+BASELINES = (
+    *("constant box", "constant boxes", "filled boxes", "majority class", "mean pose"),
+    *("most frequent class", "random boxes", "sliding windows", "the same boxes"),
+)
+
 # What must be equal for records to be runs of one thing over seeds.
 CONDITIONS = ("backend", "device", "precision", "resolution")
 _OPEN = re.compile(r"(?<=[@/])[tnx]\b")
@@ -195,10 +201,15 @@ def is_open(column):
 
 
 def table_rows(table, records):
-    """One dict for each group of records that differ in the seed only, in a fixed order."""
+    """One dict for each group of records that differ in the seed only, in a fixed order.
+
+    On the same pictures the baselines come first.
+    """
     groups = {}
     for record in records:
-        key = json.dumps([record[k] for k in KEYS], sort_keys=True)
+        values = [record[k] for k in KEYS]
+        values.insert(KEYS.index("system"), record["system"] not in BASELINES)  # false comes first
+        key = json.dumps(values, sort_keys=True)
         groups.setdefault(key, []).append(record)
     by_seed = {key: sorted(group, key=lambda r: str(r["seed"])) for key, group in groups.items()}
     return [summary(table, by_seed[key]) for key in sorted(by_seed, key=_numbers_by_value)]

@@ -147,6 +147,21 @@ def test_a_benchmark_has_a_table_of_its_own_in_the_order_of_its_settings(tmp_pat
     assert (tmp_path / "sliding_window.csv").read_text().count("\n") == 1
 
 
+def test_on_the_same_pictures_the_baselines_come_first(tmp_path, measured):
+    records = [
+        measured(system=system, metrics={"box_iou": 0.5}, data=data)
+        for system in ("Localizer", "constant box")
+        for data in ("scenes:single", "scenes:three")
+    ]
+    rows, _ = derived(tmp_path, records)
+    assert [(row["data"], row["system"]) for row in rows] == [
+        ("scenes:single", "constant box"),
+        ("scenes:single", "Localizer"),
+        ("scenes:three", "constant box"),
+        ("scenes:three", "Localizer"),
+    ]
+
+
 def module(tables, columns=None):
     return SimpleNamespace(TABLES=tables, COLUMNS=columns or {}, CLAIMS=[])
 
