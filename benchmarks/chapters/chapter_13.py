@@ -36,7 +36,7 @@ CLAIMS = [
         left={"system": system},
         right={"system": "HOG"},
     )
-    for system in ("OverFeat", "R-CNN", "Fast R-CNN", "Faster R-CNN", "YOLO")
+    for system in ("DPM", "OverFeat", "R-CNN", "Fast R-CNN", "Faster R-CNN", "YOLO")
 ] + [
     Claim(
         "Fast R-CNN beats a pyramid on a frozen trunk.",
