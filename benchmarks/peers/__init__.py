@@ -1,3 +1,4 @@
-"""Detectors of other libraries, timed beside ours of the same trunk and image size."""
+"""Systems of other libraries beside ours: detectors, timed, and a segmenter, trained."""
 
+# Of the detectors.
 SIZE, CLASSES = (512, 512), 20
