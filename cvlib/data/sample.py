@@ -1,5 +1,6 @@
 """What a dataset is: a random-access sequence of samples, and the errors its readers raise."""
 
+import functools
 import hashlib
 import warnings
 from collections import Counter
@@ -11,6 +12,8 @@ from PIL import Image
 
 # What is opened: Pillow knows others, of which one, PostScript, starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+
+PER_OBJECT = {"boxes", "labels", "difficult", "crowd", "area", "masks", "keypoints"}
 
 # What turns a photograph upright, by its EXIF orientation.
 TURNS = {
@@ -109,6 +112,28 @@ class Dataset:
         held = np.array([_unit_hash(self._ids[i]) < fraction for i in self._indices], bool)
         return self.take(self._indices[~held]), self.take(self._indices[held])
 
+    def of_classes(self, classes):
+        """A view with the objects of `classes` alone, whose labels index into `classes`.
+
+        Pictures without any stay, as background; samples have no `label` and no `segmentation`.
+
+        Args:
+            classes: names, in the order that their labels shall have.
+
+        Raises:
+            ValueError: one is not a class of the dataset, or stands there twice.
+        """
+        for name in classes:
+            if name not in self.classes or list(classes).count(name) > 1:
+                raise ValueError(f"{self.name} has no class {name!r}, or it is given twice.")
+        new = np.full(len(self.classes), -1, np.int32)
+        new[[self.classes.index(name) for name in classes]] = np.arange(len(classes))
+        view = self.take(self._indices)
+        view.classes = tuple(classes)
+        view._read = functools.partial(_of_classes, self._read, new)
+        view._digest = functools.partial(_digest_of, self._digest, *classes)
+        return view
+
     @property
     def digest(self):
         """Hex digest of the split and of which of its samples this view holds."""
@@ -117,6 +142,25 @@ class Dataset:
             return whole
         view = hashlib.sha256(self._indices.astype("<i8").tobytes()).hexdigest()
         return hashlib.sha256(f"{whole} {view}".encode()).hexdigest()
+
+
+def _of_classes(read, new, i):
+    """Sample `i` with the objects of which `new` (C,), their new label, is not -1."""
+    sample = dict(read(i))
+    if "labels" not in sample:
+        raise DataError(f"{sample['image_id']} has no objects whose classes could be chosen.")
+    labels = new[sample["labels"]]
+    keep = np.flatnonzero(labels >= 0)
+    for key in PER_OBJECT & sample.keys():
+        rows = sample[key]
+        sample[key] = [rows[k] for k in keep] if isinstance(rows, list) else rows[keep]
+    for key in ("label", "segmentation"):
+        sample.pop(key, None)
+    return sample | {"labels": labels[keep]}
+
+
+def _digest_of(digest, *classes):
+    return hashlib.sha256(" ".join([digest(), *map(repr, classes)]).encode()).hexdigest()
 
 
 def _unit_hash(text):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cvlib import masks as rle
+from cvlib.data import load
 from cvlib.data.augment import Augment
 from cvlib.data.pipeline import arrays, batches, to_original
 from cvlib.data.sample import DataError, Dataset
@@ -440,6 +441,25 @@ def test_some_samples_are_evenly_spaced():
     assert len(whole.some(None)) == len(whole.some(11)) == 10
     assert whole.some(10).digest == whole.digest
     assert len(whole.some(0)) == len(whole[:0].some(3)) == 0
+
+
+def test_objects_of_some_classes():
+    whole = load("scenes", "train").some(8)
+    names = (whole.classes[5], whole.classes[1])
+    view = whole.of_classes(names)
+    assert view.classes == names
+    assert view.digest != whole.digest != whole.of_classes(names[::-1]).digest != view.digest
+    for before, after in zip(whole, view, strict=True):
+        order = np.flatnonzero(np.isin(before["labels"], (5, 1)))
+        expected = [whole.classes[label] for label in before["labels"][order]]
+        assert [names[label] for label in after["labels"]] == expected
+        for key in ("boxes", "difficult", "crowd", "area"):
+            assert np.array_equal(after[key], before[key][order]), key
+        assert after["masks"] == [before["masks"][k] for k in order]
+        assert after.keys() == before.keys() - {"label", "segmentation"}
+    for bad in (("cat", "no such"), (names[0], names[0])):
+        with pytest.raises(ValueError, match="scenes has no class"):
+            whole.of_classes(bad)
 
 
 @pytest.mark.parametrize(
