@@ -73,6 +73,9 @@ def parser():
     command.add_argument("--out", required=True, type=Path, help="the .keras file to write")
     command.add_argument("--split", default="train", help="what it learns from (%(default)s)")
     command.add_argument("--validation", default="val", help="what it is measured on (%(default)s)")
+    command.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="objects of these alone (all of them)"
+    )
     command.add_argument("--backbone", default="mobilenet", help="tiny, mobilenet, vgg16, resnet50")
     command.add_argument(
         "--weights",
@@ -125,9 +128,11 @@ def train(args):
     if args.epochs < 1:
         raise ValueError(f"--epochs {args.epochs}: at least 1.")
     on_error = "skip" if args.skip else "raise"
-    training = _load_images(args.data, args.split, on_error)
+    if args.classes and args.system == "fcn":
+        raise ValueError("--classes: fcn learns all classes of pixels.")
+    training = _load_images(args.data, args.split, on_error, args.classes)
     try:
-        validation = _load_images(args.data, args.validation, on_error)
+        validation = _load_images(args.data, args.validation, on_error, args.classes)
     except DataError:
         training, validation = training.hold_out(0.15)
         print(f"There is no split {args.validation}: a part of {args.split} is kept apart for it.")
@@ -229,13 +234,15 @@ def evaluate(args):
     system = _load(args.model)
     dataset = _load_images(args.data, args.split, "skip" if args.skip else "raise")
     of_pixels = "segmentation" in system.detections
-    classes = pixel_classes(dataset) if of_pixels else tuple(dataset.classes)
-    if system.classes and system.classes != classes:
-        raise ValueError(
-            f"{args.model} knows {', '.join(system.classes)}, and {args.data} is of "
-            f"{', '.join(classes)}."
-        )
-    report(*detect(system, dataset), classes)
+    classes = pixel_classes(dataset) if of_pixels else dataset.classes
+    known = system.classes or classes
+    if known != classes:
+        if of_pixels or not set(known) <= set(classes):
+            names, others = ", ".join(known), ", ".join(classes)
+            raise ValueError(f"{args.model} knows {names}, and {args.data} is of {others}.")
+        print(f"Counted are the objects of {', '.join(known)} alone.")
+        dataset = dataset.of_classes(known)
+    report(*detect(system, dataset), known)
 
 
 def faster_rcnn(trunk, dataset, size, boxes):
@@ -509,8 +516,9 @@ def _listed(counts):
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) + "."
 
 
-def _load_images(data, split, on_error):
+def _load_images(data, split, on_error, classes=None):
     dataset = load(data, split, on_error)
+    dataset = dataset.of_classes(classes) if classes else dataset
     if not len(dataset):
         raise ValueError(f"{dataset.name}: the split {split} has no image.")
     return dataset

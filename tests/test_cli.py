@@ -114,6 +114,17 @@ def test_from_a_folder_to_annotated_pictures(system, chosen, folder, tmp_path, c
     assert "missed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_objects_of_some_classes(folder, tmp_path, capsys):
+    out, data = tmp_path / "model.keras", ["--data", f"voc:{folder}"]
+    command = ["train", "faster_rcnn", *data, "--out", str(out), "--backbone", "tiny"]
+    assert main([*command, "--epochs", "1", "--validation", "test", "--classes", "red"]) == 0
+    said = capsys.readouterr().out
+    assert "red" in said and "blue" not in said
+    assert main(["evaluate", str(out), *data, "--split", "all"]) == 0
+    assert "Counted are the objects of red alone." in capsys.readouterr().out
+
+
 # A write of the finished model that is killed halfway.
 KILLED_SAVE = """
 import keras, os, pathlib, signal
@@ -286,6 +297,14 @@ def test_objects_are_no_classes_of_pixels(folder, tmp_path, capsys):
         (
             ["train", "yolo", "--data", "scenes", "--out", "a.keras", "--epochs", "0"],
             "--epochs 0: at least 1.",
+        ),
+        (
+            ["train", "fcn", "--data", "scenes", "--out", "a.keras", "--classes", "cat"],
+            "--classes: fcn learns all classes of pixels.",
+        ),
+        (
+            ["train", "yolo", "--data", "scenes", "--out", "a.keras", "--classes", "no such"],
+            "scenes has no class 'no such'",
         ),
     ],
 )
