@@ -164,7 +164,7 @@ def fix_normalisation(trunk):
 
 
 def trunk_up_to(backbone, feature_map, frozen_to):
-    """The backbone without what is deeper than a map, and the layers of it that may be trained.
+    """The backbone without what is deeper than a map; its layers up to `frozen_to` never train.
 
     Raises:
         ValueError: the backbone has no such map.
@@ -175,7 +175,8 @@ def trunk_up_to(backbone, feature_map, frozen_to):
     stride = map_stride(feature_map)
     kept = {name: x for name, x in maps.items() if map_stride(name) <= stride}
     trunk = keras.Model(backbone.input, kept, name=backbone.name)
-    return trunk, freeze(trunk, frozen_to)
+    freeze(trunk, frozen_to)
+    return trunk
 
 
 def map_stride(name):

@@ -79,7 +79,7 @@ class FastRCNN(ProposalDetector):
         frozen_to=None,
         **kwargs,
     ):
-        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone = trunk_up_to(backbone, feature_map, frozen_to)
         images = keras.Input((*size, 3), name="images")
         given = keras.Input((max_proposals, 4), name="proposals")
         features = backbone(images)[feature_map]

@@ -235,7 +235,7 @@ class FasterRCNN(ProposingDetector):
         frozen_to=None,
         **kwargs,
     ):
-        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone = trunk_up_to(backbone, feature_map, frozen_to)
         stride = map_stride(feature_map)
         images = keras.Input((*size, 3), name="images")
         features = backbone(images)[feature_map]

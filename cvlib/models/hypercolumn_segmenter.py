@@ -104,7 +104,7 @@ class HypercolumnSegmenter(RegionDetector):
             known = ", ".join(backbone.output)
             raise ValueError(f"`depths` are some of {known} and fc, not {tuple(depths)}.")
         maps = [name for name in dict.fromkeys([*depths, feature_map]) if name != "fc"]
-        backbone, _ = trunk_up_to(backbone, max(maps, key=map_stride), frozen_to)
+        backbone = trunk_up_to(backbone, max(maps, key=map_stride), frozen_to)
         images = keras.Input((*size, 3), name="images")
         given = keras.Input((max_detections, 4), name="boxes")
         labels = keras.Input((max_detections,), dtype="int32", name="labels")

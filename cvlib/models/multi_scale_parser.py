@@ -58,7 +58,7 @@ class MultiScaleParser(System):
         frozen_to=None,
         **kwargs,
     ):
-        trunk, _ = trunk_up_to(backbone, feature_map, frozen_to)
+        trunk = trunk_up_to(backbone, feature_map, frozen_to)
         fix_normalisation(trunk)
         images = keras.Input((*(size or (None, None)), 3), name="images")
         maps = [trunk(x)[feature_map] for x in ImagePyramid(levels)(images)]

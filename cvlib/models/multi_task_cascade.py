@@ -115,7 +115,7 @@ class MultiTaskCascade(ProposingDetector):
     ):
         if stages not in (3, 5):
             raise ValueError(f"`stages` is 3 or 5, not {stages!r}.")
-        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone = trunk_up_to(backbone, feature_map, frozen_to)
         stride = map_stride(feature_map)
         images = keras.Input((*size, 3), name="images")
         features = backbone(images)[feature_map]

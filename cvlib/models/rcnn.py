@@ -121,7 +121,7 @@ class RCNN(StagedDetector):
             raise ValueError(f"`features` is one of pool, fc, not {features!r}.")
         if scores not in ("svm", "softmax"):
             raise ValueError(f"`scores` is one of svm, softmax, not {scores!r}.")
-        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone = trunk_up_to(backbone, feature_map, frozen_to)
         if network is None:
             network = region_network(backbone, feature_map, crop_size, num_classes, hidden, dropout)
         images = keras.Input((*size, 3), name="images")

@@ -66,7 +66,7 @@ class RecurrentSegmenter(System):
     ):
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"`iterations` must be a positive integer, not {iterations!r}.")
-        trunk, _ = trunk_up_to(backbone, feature_map, frozen_to)
+        trunk = trunk_up_to(backbone, feature_map, frozen_to)
         fix_normalisation(trunk)
         if network is None:
             channels = trunk.output[feature_map].shape[-1]

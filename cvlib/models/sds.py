@@ -137,12 +137,12 @@ class SDS(StagedDetector):
     ):
         if features not in ("box", "region", "joint"):
             raise ValueError(f"`features` is one of box, region, joint, not {features!r}.")
-        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone = trunk_up_to(backbone, feature_map, frozen_to)
         if network is None:
             like = feature_map, crop_size, num_classes, hidden, dropout
             copy = keras.models.clone_model(backbone)
             copy.set_weights(backbone.get_weights())
-            copy, _ = trunk_up_to(copy, feature_map, frozen_to)
+            copy = trunk_up_to(copy, feature_map, frozen_to)
             network = _both(
                 region_network(backbone, *like, "box"), region_network(copy, *like, "region")
             )

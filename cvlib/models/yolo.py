@@ -67,7 +67,7 @@ class YOLO(System):
         frozen_to=None,
         **kwargs,
     ):
-        backbone, _ = trunk_up_to(backbone, feature_map, frozen_to)
+        backbone = trunk_up_to(backbone, feature_map, frozen_to)
         images = keras.Input((*size, 3), name="images")
         x = features = backbone(images)[feature_map]
         for channels in convolutions:
