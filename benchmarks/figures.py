@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.freshness import ROOT
 from cvlib import boxes, plots
 from cvlib.data import load
+from cvlib.data.scenes import STUFF
 from cvlib.records import write_atomically
 
 
@@ -27,6 +28,7 @@ def overview():
         [{"image": scene["image"]} | part for part in parts.values()],
         draw=("boxes", "segmentation", "masks"),
         classes=dataset.classes,
+        stuff=STUFF,
         titles=list(parts),
     )
 
