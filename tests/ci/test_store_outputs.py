@@ -1,12 +1,18 @@
+import base64
+import io
+import json
+
 import nbformat
+import numpy as np
 import pytest
 from chapters import COMMAND, stored, write_chapter
+from PIL import Image
 
 from benchmarks import run as running
 from benchmarks.run import run
-from ci.check_notebooks import check_freshness, check_outputs
+from ci.check_notebooks import OUTPUT_BYTES, check_freshness, check_outputs
 from ci.nbval import compare, smoke_copy
-from ci.store_outputs import store_outputs
+from ci.store_outputs import store_outputs, tidy
 from cvlib.records import load_records
 
 LOGGING = "import sys\nprint('log', file=sys.stderr)\npreset"
@@ -98,3 +104,18 @@ def test_other_runs_are_refused(tmp_path, finished, made_by, fault):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no finished run"):
         store_outputs(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("side, kept", [(100, True), (800, False)])
+def test_a_large_picture_is_stored_with_less_quality(side, kept):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), "uint8"))
+    file = io.BytesIO()
+    noise.save(file, "JPEG", quality=80)
+    data = {"image/jpeg": base64.b64encode(file.getvalue()).decode()}
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", dict(data))])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    tidy(notebook)
+    (output,) = notebook.cells[0].outputs
+    assert len(json.dumps(output)) <= OUTPUT_BYTES
+    assert (output.data == data) == kept
+    assert Image.open(io.BytesIO(base64.b64decode(output.data["image/jpeg"]))).size == (side, side)
