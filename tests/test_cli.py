@@ -115,6 +115,7 @@ def test_from_a_folder_to_annotated_pictures(system, chosen, folder, tmp_path, c
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:voc")  # That it draws the split is said in a warning.
 def test_objects_of_some_classes(folder, tmp_path, capsys):
     out, data = tmp_path / "model.keras", ["--data", f"voc:{folder}"]
     command = ["train", "faster_rcnn", *data, "--out", str(out), "--backbone", "tiny"]
