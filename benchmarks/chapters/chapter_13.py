@@ -35,6 +35,9 @@ CLAIMS = [
         metric="mAP@0.5",
         left={"system": system},
         right={"system": "HOG"},
+        reason="400 pictures are too few for its fully connected layers (chapter 12)"
+        if system == "YOLO"
+        else "",
     )
     for system in ("DPM", "OverFeat", "R-CNN", "Fast R-CNN", "Faster R-CNN", "YOLO")
 ] + [
