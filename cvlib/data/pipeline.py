@@ -19,7 +19,7 @@ from cvlib.data.augment import (
     view_geometry,
     visible_fraction,
 )
-from cvlib.data.sample import DataError
+from cvlib.data.sample import EMPTY, DataError
 
 VOID = 255
 SLIVER = 0.05  # proposals of which a smaller fraction is left in the view are dropped
@@ -31,17 +31,6 @@ _NEEDS = {
     "masks": "masks",
     "keypoints": "keypoints",
     "segmentation": "segmentation",
-}
-
-# What a batch holds of each object, and what stands where there is no object.
-_EMPTY = {
-    "boxes": np.float32(-1),
-    "labels": np.int32(-1),
-    "difficult": np.False_,
-    "crowd": np.False_,
-    "area": np.float32(0),
-    "masks": np.float32(0),
-    "keypoints": np.float32(0),
 }
 
 
@@ -183,7 +172,7 @@ def batches(
             if targets == "keypoints":
                 flip = dataset.flip_keypoints
                 objects["keypoints"] = _keypoints(sample, objects, view, size, flip)
-            y |= {k: _pad(objects[k], max_objects, v) for k, v in _EMPTY.items() if k in objects}
+            y |= {k: _pad(objects[k], max_objects, v) for k, v in EMPTY.items() if k in objects}
         x = np.asarray(image)
         if proposals is not None:
             index, shown = _shown(sample["proposals"], view, size)

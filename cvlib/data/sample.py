@@ -13,7 +13,16 @@ from PIL import Image
 # What is opened: Pillow knows others, of which one, PostScript, starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 
-PER_OBJECT = {"boxes", "labels", "difficult", "crowd", "area", "masks", "keypoints"}
+# What samples and batches hold of each object, and what stands in these where there is none.
+EMPTY = {
+    "boxes": np.float32(-1),
+    "labels": np.int32(-1),
+    "difficult": np.False_,
+    "crowd": np.False_,
+    "area": np.float32(0),
+    "masks": np.float32(0),
+    "keypoints": np.float32(0),
+}
 
 # What turns a photograph upright, by its EXIF orientation.
 TURNS = {
@@ -151,7 +160,7 @@ def _of_classes(read, new, i):
         raise DataError(f"{sample['image_id']} has no objects whose classes could be chosen.")
     labels = new[sample["labels"]]
     keep = np.flatnonzero(labels >= 0)
-    for key in PER_OBJECT & sample.keys():
+    for key in EMPTY.keys() & sample.keys():
         rows = sample[key]
         sample[key] = [rows[k] for k in keep] if isinstance(rows, list) else rows[keep]
     for key in ("label", "segmentation"):
