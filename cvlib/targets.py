@@ -68,7 +68,9 @@ def match(
         positive: least IoU of a positive.
         negative: IoU under which an anchor is negative; a pair (low, high) makes negatives of
             low <= IoU < high only.
-        best: whether each object that any valid anchor overlaps has a positive.
+        best: whether the valid anchors that overlap an object most are positive at whatever IoU.
+            (One that overlaps another object more answers for that other one, as in the code of
+            Faster R-CNN; so a few objects in a crowd have no positive.)
         valid: (N,) or (B, N) booleans; other anchors are ignored, as those across the border are.
         ignored: (B, M) booleans of objects that are neither right nor wrong (difficult, crowd):
             they have no positives, and anchors of which they cover `negative` are no negatives.

@@ -43,6 +43,9 @@ class NonMaxSuppression(DetectionLayer):
         `boxes` (B, K, 4), `confidence` (B, K), `labels` (B, K), -1 where padded, `indices` (B, K),
         which of the N boxes each is, -1 where padded, `num_detections` (B,). No gradient passes.
 
+    Raises:
+        ValueError: there are boxes for more or fewer classes than there are scores.
+
     Source: R-CNN (Girshick et al. 2014), section 2.2; Faster R-CNN (Ren et al. 2015), section 3.3.
     """
 
@@ -66,6 +69,8 @@ class NonMaxSuppression(DetectionLayer):
         boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
         scores = ops.stop_gradient(ops.cast(scores, "float32"))
         _, number, classes = scores.shape
+        if len(boxes.shape) == 4 and boxes.shape[2] != classes:
+            raise ValueError(f"There are boxes for {boxes.shape[2]} classes, scores for {classes}.")
         finite = ops.all(ops.isfinite(boxes), axis=-1)
         finite = finite if len(boxes.shape) == 4 else finite[..., None]
         scores = ops.where(finite & (scores >= self.confidence_threshold), scores, -float("inf"))

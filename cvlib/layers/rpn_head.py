@@ -19,9 +19,9 @@ class RPNHead(keras.layers.Layer):
         features: (B, H, W, C) floats.
 
     Returns:
-        A dict: `objectness` (B, H, W, 2k), logits of background and object for each anchor, and
-        `deltas` (B, H, W, 4k), as `boxes.decode` takes them. Reshaped to (B, H * W * k, 2) and
-        (B, H * W * k, 4), both are in the order of `AnchorGrid`.
+        A dict: `objectness` (B, H, W, 2k), for each anchor the logits of background and, second,
+        object, and `deltas` (B, H, W, 4k), as `boxes.decode` takes them. Reshaped to
+        (B, H * W * k, 2) and (B, H * W * k, 4), both are in the order of `AnchorGrid`.
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.1.
     """

@@ -60,9 +60,9 @@ class System(keras.Model):
     Decoding is part of the network, so everything between image and detections is one compiled
     graph. A subclass builds its network from its arguments, gives inputs and outputs to
     `System.__init__`, keeps its backbone, if it has one, in `backbone`, its other
-    arguments in `_config`, to be saved, and its parts in `_parts`, for timing. It names its
-    detections' keys in `detections` and its losses in `loss_names`, and implements
-    `compute_losses`.
+    arguments in `_config`, to be saved (`frozen_to` among them where there is a backbone), and its
+    parts in `_parts`, for timing. It names its detections' keys in `detections` and its losses in
+    `loss_names`, and implements `compute_losses`.
 
     Several systems may be built on one backbone. `compile` and `fit` freeze its layers as this
     system says: up to its `frozen_to`, or all where `backbone.trainable` is False.
@@ -75,6 +75,7 @@ class System(keras.Model):
 
     Raises:
         TypeError: there are no inputs or outputs.
+        ValueError: the outputs lack one of the detections.
     """
 
     detections = ("boxes", "confidence", "labels", "num_detections")
@@ -87,6 +88,8 @@ class System(keras.Model):
                 f"{type(self).__name__} gives System no inputs and outputs: "
                 "a system is a functional network."
             )
+        if missing := [key for key in self.detections if key not in outputs]:
+            raise ValueError(f"The outputs of {type(self).__name__} have no {missing[0]!r}.")
         super().__init__(inputs, outputs, **kwargs)
         if not jit_compile():
             self.jit_compile = False
@@ -103,7 +106,7 @@ class System(keras.Model):
         Returns:
             A dict from each of `loss_names` to a scalar.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say what its losses are.")
 
     def compile(self, optimizer="adam", **kwargs):
         """As in `keras.Model.compile`, but for losses and metrics, which a system brings itself.

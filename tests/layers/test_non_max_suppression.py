@@ -188,6 +188,12 @@ def test_boxes_that_are_not_finite_are_left_out():
     assert found["indices"].tolist() == [2] and np.isfinite(found["boxes"]).all()
 
 
+def test_boxes_for_other_classes_than_the_scores_are_refused():
+    boxes, scores = np.zeros((1, 5, 1, 4), "float32"), np.zeros((1, 5, 3), "float32")
+    with pytest.raises(ValueError, match="boxes for 1 classes, scores for 3"):
+        NonMaxSuppression()(boxes, scores)
+
+
 def test_no_gradient_passes():
     # Trap 6: what learns from proposals must not move them.
     inputs = random_boxes(2, 20, 1)

@@ -437,6 +437,18 @@ def test_a_system_that_is_no_functional_network_is_refused():
         Subclassed()
 
 
+def test_a_system_without_one_of_its_detections_is_refused():
+    images = keras.Input((8, 8, 3))
+    with pytest.raises(ValueError, match="The outputs of System have no 'confidence'"):
+        System(images, {"boxes": images})
+
+
+def test_a_system_without_losses_says_so():
+    images = keras.Input((8, 8, 3))
+    with pytest.raises(NotImplementedError, match="System does not say what its losses are"):
+        System(images, dict.fromkeys(System.detections, images)).compute_losses({}, {})
+
+
 def test_systems_on_one_backbone_train_what_each_says():
     trunk = backbone("tiny")
     frozen, free = (FCN(trunk, 3, SIZE, frozen_to=name) for name in ("stride8", None))
