@@ -72,4 +72,10 @@ CLAIMS = [
         left=FIVE,
         right={"system": "MultiTaskCascade", "stages": 5, "box_gradient": False},
     ),
+    Claim(
+        "The cascade has a mAPr@0.5 above 0.50 on nuclei.",
+        metric="mAPr@0.5",
+        left={**FIVE, "data": "coco:nuclei"},
+        right=0.50,
+    ),
 ]
