@@ -76,7 +76,7 @@ def iou(a, b):
 def covered(a, b):
     """Share (..., N, M) of each `xyxy` box of a (..., N, 4) that each of b (..., M, 4) covers."""
     a, b = ops.cast(a, "float32")[..., :, None, :], ops.cast(b, "float32")[..., None, :, :]
-    # By coordinate, as in `paired_iou`, which stands in chapter 01 as it is, in one piece.
+    # By coordinate, as in `paired_iou`, whose source chapter 01 prints and which thus has no parts.
     width = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
     height = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
     whole = area(a)

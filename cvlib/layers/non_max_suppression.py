@@ -69,7 +69,7 @@ class NonMaxSuppression(DetectionLayer):
         boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
         scores = ops.stop_gradient(ops.cast(scores, "float32"))
         _, number, classes = scores.shape
-        if len(boxes.shape) == 4 and boxes.shape[2] != classes:
+        if len(boxes.shape) == 4 and boxes.shape[2] not in (None, classes):
             raise ValueError(f"There are boxes for {boxes.shape[2]} classes, scores for {classes}.")
         finite = ops.all(ops.isfinite(boxes), axis=-1)
         finite = finite if len(boxes.shape) == 4 else finite[..., None]
