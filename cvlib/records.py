@@ -112,7 +112,7 @@ def record(
         "resolution": resolution,
         "commit": commit,
         "dirty": dirty,
-        "command": os.environ.get("CVLIB_COMMAND") or shlex.join(["python", *sys.argv]),
+        "command": os.environ.get("CVLIB_COMMAND") or _command(),
         "duration": duration,
         "per_image": _per_image(per_image or {}),
     }
@@ -124,6 +124,13 @@ def record(
     folder = Path(os.environ.get("CVLIB_RECORDS", "records"))
     remove_leftovers(folder)
     write_atomically(folder / f"{name}.json", as_text(content))
+
+
+def _command():
+    """What was typed; of a module run by `-m`, `sys.argv` holds the file alone."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["-m", module.name.removesuffix(".__main__")] if module else sys.argv[:1]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def as_text(content):

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
@@ -123,11 +124,20 @@ def test_times_are_summed_up_as_percentiles(folder):
 
 def test_no_absolute_path_enters_a_record(folder, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/home/me/train.py", "--data", "coco:/home/me/tiny"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     measure(settings={"weights": folder / "w.h5", "unit": "images/s"})
     (found,) = load_records(folder)
     assert found["command"] == "python train.py --data coco:tiny"
     assert found["settings"] == {"weights": "w.h5", "unit": "images/s"}
     assert str(folder) not in next(folder.iterdir()).read_text()
+
+
+@pytest.mark.parametrize("name", ["benchmarks.latency", "benchmarks.latency.__main__"])
+def test_the_command_of_a_module_can_be_typed_again(folder, monkeypatch, name):
+    monkeypatch.setattr(sys, "argv", ["/home/me/benchmarks/latency.py", "scenes", "--runs", "2"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec(name, None))
+    measure()
+    assert load_records(folder)[0]["command"] == "python -m benchmarks.latency scenes --runs 2"
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ CLAIMS = [
     ),
     *(
         Claim(
-            f"{name} detects better than HOG templates.",
+            f"{name} of chapter 11, from more pictures, detects better than HOG templates.",
             metric="mAP@0.5",
             left={"chapter": "11", **of},
             right=BEST,

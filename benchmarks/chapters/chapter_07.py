@@ -72,7 +72,7 @@ CLAIMS = [
     ),
     *(
         Claim(
-            f"{name} detects better than deformable parts.",
+            f"{name} of chapter 11, from more pictures, detects better than deformable parts.",
             metric="mAP@0.5",
             left={"chapter": "11", **of},
             right=BEST,

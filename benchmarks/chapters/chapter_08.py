@@ -49,11 +49,14 @@ CLAIMS = [
             "Sliding windows need at least ten times as many boxes as selective search for the "
             f"same recall at IoU {t}.",
             metric=f"windows per proposal@{t}",
-            left={"system": "selective search, fast"},
+            left={"system": "selective search, fast", "data": data},
             right=10,
             papers=({"system": "Selective search", "metric": "windows per image"},),
             reason="a coarse grid is enough for the recall that it reaches there",
         )
+        # On large pictures of blood cells our coarsest grid has over ten windows a proposal: there
+        # the claim could not fail.
+        for data in ("scenes", "coco:coco_mini")
         for t in (0.5, 0.7)
     ),
     *(

@@ -90,7 +90,7 @@ CLAIMS = [
         metric="mAP@0.5",
         left=TOGETHER,
         right=FASTER,
-        reason="the two are far apart, and the objects that YOLO misses lose half of their score",
+        reason="YOLO misses many objects, and what it sees moves ahead of them",
         papers=(paper("YOLO + Fast R-CNN"),),
     ),
     Claim(

@@ -79,7 +79,7 @@ CLAIMS = [
         metric="mIoU",
         left=system(8),
         right=system(8, **{"begins as": "backbone"}),
-        reason="at once the trunk learns with the skips for as many epochs as both stages have",
+        reason="at once, trunk and skips learn together for the epochs of both stages",
         papers=({"system": "FCN-8s", **RELEASE}, {"system": "FCN-8s at once", **RELEASE}),
     ),
     Claim(
