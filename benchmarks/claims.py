@@ -122,13 +122,16 @@ def report(records, claims, papers, preset="full"):
             "where the whole 95% t-interval of the difference (left minus right) lies on the side "
             "claimed, fails where it lies wholly on the other, and is undecided otherwise, and "
             "with fewer than three seeds; equality must be exact on every seed.\n",
+            "Both sides saw the same pictures, unless a sentence names another chapter. The test's "
+            "pictures are fixed: a verdict says nothing of others. Of so many 95% intervals some "
+            "lie on one side by chance.\n",
             f"Each claim on each data set counted: {total}.\n",
             "## Verdicts\n",
             "Where runs differ in backend, device or precision, those with most seeds count.\n",
             *verdicts,
             "## Details\n",
             "Means over the seeds and 95% t-intervals. (b): 95% interval of a bootstrap over "
-            "images.\n",
+            "images, which no verdict takes into account.\n",
             *details,
         ]
     )

@@ -2,7 +2,7 @@
 
 A box is `xyxy` in continuous pixels: pixel (row, column) covers [column, column + 1) x
 [row, row + 1), so a box is x2 - x1 wide, without the + 1 of integer pixel boxes. What comes out is
-float32.
+float32, but for `area` and `enlarge`, which keep the type.
 
 Where a symbolic tensor may meet an array, `ops.multiply(a, b)` stands for `a * b`, which fails with
 an array of JAX on its left. `ops.add` is not used: on TensorFlow it adds whatever looks like a bias

@@ -36,6 +36,7 @@ def main(argv=None):
 
     Returns:
         The exit status: 0, 1 after a sentence on what is wrong, or 130 after an interruption.
+        (Wrong arguments leave by argparse, with 2.)
     """
     args = parser().parse_args(argv)
     # What TensorFlow and grain log about the machine says nothing about the command.

@@ -23,7 +23,7 @@ TABLES = {
 
 COLUMNS = {
     "view": "what an `OverFeat` sees: the whole picture in `one view`, `many windows`, `larger "
-    "input`, `several scales`",
+    "input`, `largest input` (the largest of the scales alone), `several scales`",
     "sides": "sides of the (square) pictures that it slides over, in pixels",
     "shifted": "pooling at all its offsets, for windows twice as dense in each direction",
     "merged": "detections are the merged boxes of many windows, or each the best window alone",

@@ -26,7 +26,8 @@ class OverFeat(System):
     Windows are 32 pixels apart, the stride times the pooling. With `shifted` the pooling is done at
     each of its 2 x 2 offsets, so that windows are 16 pixels apart at no cost to the trunk.
 
-    A window answers for the largest object of which it sees half or more, and for the background
+    A window answers for that object of which it sees the largest area, among those that it sees by
+    half or more, and for the background
     where there is none. It learns from batches whose images are of its `size`: of one window, as
     views, or larger, when all their windows are examples at once (section 5). Then `slide` applies
     the same weights to other sizes and scales:
@@ -177,7 +178,8 @@ class OverFeat(System):
     def _responsible(self, boxes, labels):
         """The object that each window answers for: labels (B, W), C for none, and boxes (B, W, 4).
 
-        It is the largest of those that are half inside (section 4.2 trains no box of the others).
+        It is the one with most of it inside, of those that are half inside (section 4.2 trains no
+        box of the others).
         """
         objects, windows = boxes[:, None], self.windows[:, None]
         top_left = ops.maximum(objects[..., :2], windows[..., :2])
