@@ -192,16 +192,17 @@ def main():
 
     x, truth = arrays(test, size, max_objects=objects)
     found = [detect(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
-    results = {"training s": seconds}
+    results = {}
     for metric, style in {"mAP@0.5": "voc2010", "mAP": "coco"}.items():
         precision = MeanAveragePrecision(classes, style)
         for i, some in enumerate(found):
             part = slice(BATCH * i, BATCH * (i + 1))
             precision.update_state({key: value[part] for key, value in truth.items()}, some)
         results[metric] = precision.result()["mAP"]
-    if args.peer == "keras_hub":  # torchvision's speed would be that of a Keras trunk, uncompiled.
+    if args.peer == "keras_hub":  # torchvision's times would be those of a Keras trunk, uncompiled.
         one, eight = (np.array(time_calls(detect, x[:count], 20, 3)) for count in (1, 8))
         results |= {
+            "training s": seconds,
             "images/s@1": 1000 / np.median(one),
             "images/s@8": 8000 / np.median(eight),
             "ms p50": np.median(one),
