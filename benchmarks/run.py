@@ -109,8 +109,9 @@ def run(notebook, preset, data, seed, out, shared=False):
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     for left_over in out.glob(f".unfinished-{name}-*"):
-        shutil.rmtree(left_over)
-    work = Path(tempfile.mkdtemp(dir=out, prefix=f".unfinished-{name}-"))
+        if not _runs(left_over.name.removeprefix(f".unfinished-{name}-").partition("-")[0]):
+            shutil.rmtree(left_over)
+    work = Path(tempfile.mkdtemp(dir=out, prefix=f".unfinished-{name}-{os.getpid()}-"))
     (work / "records").mkdir()
     commit, dirty = checkout()
     made_by = {"preset": preset, "data": data, "seed": seed, "commit": commit, "dirty": dirty}
@@ -159,6 +160,17 @@ def drop_times(path):
     for key in [key for key in content["metrics"] if TIMES.search(key)]:
         del content["metrics"][key]
     write_atomically(path, as_text(content | {"milliseconds": {}, "duration": None}))
+
+
+def _runs(pid):
+    """Whether a process of this number runs."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ValueError, OSError, OverflowError):
+        return False
+    return True
 
 
 def import_path():

@@ -6,6 +6,7 @@ cvlib evaluate model.keras --data voc:FOLDER --split test
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -18,8 +19,9 @@ import numpy as np
 from PIL import Image
 
 from cvlib import masks
-from cvlib.data import DataError, load
+from cvlib.data import DataError, MissingSplit, load
 from cvlib.data.augment import Augment, letterbox, view_geometry
+from cvlib.data.sample import read_image
 from cvlib.data.scenes import segmentation_classes
 from cvlib.records import write_atomically
 
@@ -29,6 +31,7 @@ YOLO_EPOCHS = 135
 GRIDS = (7, 10, 14)  # of YOLO; what a finer one says takes many more weights
 CROWD = 30  # objects in a picture; of more the masks alone are drawn
 SAMPLES = 300  # images that are looked at to choose the size and the anchors or the grid
+DRAWN = 8  # images of the validation in the picture at the end
 
 
 def main(argv=None):
@@ -54,7 +57,8 @@ def main(argv=None):
         print(f"cvlib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ncvlib: interrupted; the same command goes on from here.", file=sys.stderr)
+        goes_on = "; the same command goes on from here" if args.run is train else ""
+        print(f"\ncvlib: interrupted{goes_on}.", file=sys.stderr)
         return 130
 
 
@@ -134,8 +138,10 @@ def train(args):
     training = _load_images(args.data, args.split, on_error, args.classes)
     try:
         validation = _load_images(args.data, args.validation, on_error, args.classes)
-    except DataError:
+    except MissingSplit:
         training, validation = training.hold_out(0.15)
+        if not len(training) or not len(validation):
+            raise ValueError(f"{args.data}: one image is too few to keep any apart.") from None
         print(f"There is no split {args.validation}: a part of {args.split} is kept apart for it.")
     print(f"{len(training)} images to learn from, {len(validation)} to measure on.")
 
@@ -148,6 +154,8 @@ def train(args):
     system = SYSTEMS[args.system](trunk, training, size, resized(boxes, sizes, size))
 
     augment = Augment(scale=(0.7, 1.3), brightness=0.2, contrast=0.2, saturation=0.2)
+    backup = args.out.with_suffix(".backup")
+    _check_settings(backup, {k: str(v) for k, v in vars(args).items() if k != "run"})
     stream = batches(
         training,
         args.batch_size,
@@ -155,15 +163,14 @@ def train(args):
         targets=next((k for k in ("segmentation", "masks") if k in system.detections), "boxes"),
         max_objects=max(1, max(map(len, boxes))),
         augment=augment,
-        seed=args.seed,
+        # What goes on is to see other crops and another order than the first epochs did.
+        seed=args.seed + _epochs_done(backup),
         resize="pad",
     )
     steps = args.epochs * stream.steps_per_epoch
     # Without a bound one bad batch of a small set may ruin what was learned.
     rate = keras.optimizers.schedules.CosineDecay(args.rate, steps)
     system.compile(keras.optimizers.Adam(rate, global_clipnorm=10.0))
-    backup = args.out.with_suffix(".backup")
-    _check_settings(backup, {k: str(v) for k, v in vars(args).items() if k != "run"})
     system.fit(
         stream,
         epochs=args.epochs,
@@ -179,8 +186,9 @@ def train(args):
     samples, found = detect(system, validation)
     report(samples, found, system.classes)
     picture = args.out.with_suffix(".png")
-    draw(samples[:8], found[:8], system.classes, picture, columns=4)
-    print(f"{picture}: what it finds in the first {len(samples[:8])} images of {args.validation}.")
+    first = samples[:DRAWN]
+    draw(first, found[:DRAWN], system.classes, picture, columns=4)
+    print(f"{picture}: what it finds in the first {len(first)} images of {args.validation}.")
 
 
 def predict(args):
@@ -190,43 +198,61 @@ def predict(args):
     Returns:
         The exit status: 1 where an image cannot be read, which is said; the others are done.
     """
-    from cvlib.data.sample import read_image
-
+    pictures = pictures_of(args.images, args.out)
     system = _load(args.model)
     of_pixels = "segmentation" in system.detections
     names = system.classes
     if of_pixels and len(names) != (count := system.get_config()["num_classes"]):
         # Trained elsewhere, it may know the names of objects alone, or none.
         names = [f"class {value}" for value in range(count)]
+    files = [Path(name).name for name in args.images]
     results, status = [], 0
-    for number, name in enumerate(args.images):
-        try:
-            image = read_image(name)
-        except DataError as error:
-            print(f"cvlib: {error}", file=sys.stderr)
-            status = 1
-            continue
-        found = _each(system.predict([image]))[0]
-        # Two folders may hold images of one name.
-        twin = Path(name).stem in [Path(other).stem for other in args.images[:number]]
-        picture = args.out / f"{Path(name).stem}{f'_{number}' if twin else ''}.png"
-        if of_pixels:
-            draw([{"image": image}], [found], names, picture)
-            path = picture.with_stem(f"{picture.stem}_classes")
-            write_classes(path, found["segmentation"], len(names))
-            present = [names[value] for value in np.unique(found["segmentation"])]
-            print(f"{picture}, {path}: {', '.join(present)}.")
-            continue
-        shown = found["confidence"] >= args.confidence
-        drawn = {key: values[shown] for key, values in found.items()}
-        draw([{"image": image}], [drawn], names, picture)
-        results += as_coco(name, found, names, image.shape[:2])
-        print(f"{picture}: {shown.sum()} objects.")
-    if not of_pixels:
-        path = args.out / "detections.json"
-        write_atomically(path, json.dumps(results, indent=1) + "\n")
-        print(f"{path}: {len(results)} detections in COCO's format of results.")
+    try:
+        for name, file, picture in zip(args.images, files, pictures, strict=True):
+            try:
+                image = read_image(name)
+            except DataError as error:
+                print(f"cvlib: {error}", file=sys.stderr)
+                status = 1
+                continue
+            found = _each(system.predict([image]))[0]
+            if of_pixels:
+                _write_pixels(image, found, names, picture)
+                continue
+            shown = found["confidence"] >= args.confidence
+            drawn = {key: values[shown] for key, values in found.items()}
+            draw([{"image": image}], [drawn], names, picture)
+            image_id = name if files.count(file) > 1 else file
+            results += as_coco(image_id, found, names, image.shape[:2])
+            print(f"{picture}: {shown.sum()} objects.")
+    finally:  # What was found until an interruption is kept.
+        if not of_pixels:
+            path = args.out / "detections.json"
+            write_atomically(path, json.dumps(results, indent=1) + "\n")
+            print(f"{path}: {len(results)} detections in COCO's format of results.")
     return status
+
+
+def pictures_of(images, folder):
+    """A PNG in `folder` for each of the image files, of different names.
+
+    Raises:
+        ValueError: one is an image itself, and would be overwritten.
+    """
+    given = {os.path.realpath(name) for name in images}
+    taken, pictures = set(), []
+    for name in images:
+        # Two folders may hold images of one name; some systems write two pictures.
+        stem = Path(name).stem
+        candidates = itertools.chain([stem], (f"{stem}_{n}" for n in itertools.count(1)))
+        pairs = ([f"{each}.png", f"{each}_classes.png"] for each in candidates)
+        pair = next(pair for pair in pairs if not {each.lower() for each in pair} & taken)
+        taken |= {each.lower() for each in pair}
+        for path in (folder / each for each in pair):
+            if os.path.realpath(path) in given:
+                raise ValueError(f"{path}: would be overwritten, give another folder as --out.")
+        pictures.append(folder / pair[0])
+    return pictures
 
 
 def evaluate(args):
@@ -336,9 +362,11 @@ def pixel_classes(dataset):
 
 def look(dataset):
     """Sizes (height, width) of some of the images, and a list of the boxes in each."""
-    samples = [dataset.some(SAMPLES)[i] for i in range(min(SAMPLES, len(dataset)))]
-    boxes = [sample.get("boxes", np.zeros((0, 4), np.float32)) for sample in samples]
-    return [sample["image"].shape[:2] for sample in samples], boxes
+    sizes, boxes = [], []
+    for sample in dataset.some(SAMPLES):
+        sizes.append(sample["image"].shape[:2])
+        boxes.append(sample.get("boxes", np.zeros((0, 4), np.float32)))
+    return sizes, boxes
 
 
 def image_size(sizes, side):
@@ -399,12 +427,17 @@ def centred_iou(boxes, sizes, ratios):
 
 
 def detect(system, dataset, count=32):
-    """The samples of a dataset and what a system finds in each, in pixels of the images."""
+    """The samples of a dataset and what a system finds in each, in pixels of the images.
+
+    All but the first `DRAWN` samples are without their images, which would fill the memory.
+    """
     samples, found = [], []
     for start in range(0, len(dataset), count):
         part = list(dataset[start : start + count])
         found += _each(system.predict([sample["image"] for sample in part]))
-        samples += part
+        for sample in part:
+            more = len(samples) >= DRAWN
+            samples.append({k: v for k, v in sample.items() if not (more and k == "image")})
     return samples, found
 
 
@@ -463,6 +496,14 @@ def draw(samples, found, classes, path, columns=1):
     matplotlib.pyplot.close(figure)
 
 
+def _write_pixels(image, found, names, picture):
+    draw([{"image": image}], [found], names, picture)
+    path = picture.with_stem(f"{picture.stem}_classes")
+    write_classes(path, found["segmentation"], len(names))
+    present = [names[value] for value in np.unique(found["segmentation"])]
+    print(f"{picture}, {path}: {', '.join(present)}.")
+
+
 def write_classes(path, segmentation, number):
     """Writes classes of pixels as VOC does: a PNG whose values they are, with a colour for each."""
     from matplotlib.colors import to_rgb
@@ -475,14 +516,14 @@ def write_classes(path, segmentation, number):
     image.save(path)
 
 
-def as_coco(name, found, classes, size):
+def as_coco(image_id, found, classes, size):
     """Detections in an image of `size` as COCO's results: a dict for each, boxes as x, y, width,
     height, masks run-length encoded."""
     corner, end = np.split(found["boxes"], 2, axis=-1)
     boxes = np.concatenate([corner, end - corner], axis=-1).round(2).tolist()
     results = [
         {
-            "image_id": Path(name).name,
+            "image_id": image_id,
             "category_id": int(label) + 1,
             "category": classes[label] if len(classes) else str(label),
             "bbox": box,
@@ -536,9 +577,12 @@ def _load(path):
 
 
 def _check_settings(backup, settings):
-    """Raises ValueError where `backup` is of a training with other settings; else it goes on."""
+    """Raises ValueError where `backup` is of a training with other settings, or of none; else it
+    goes on."""
     path = backup / "settings.json"
     if not path.exists():
+        if backup.exists() and any(backup.iterdir()):
+            raise ValueError(f"{backup}: is not ours, and would be deleted; name another --out.")
         write_atomically(path, json.dumps(settings) + "\n")
     elif (begun := json.loads(path.read_text("utf-8"))) != settings:
         other = [key for key in settings if begun.get(key) != settings[key]]
@@ -548,3 +592,19 @@ def _check_settings(backup, settings):
         )
     else:
         print(f"{backup}: the training goes on.")
+
+
+def _epochs_done(backup):
+    """How many epochs of an interrupted training are kept in `backup`, by Keras's callback; what it
+    did not finish writing gives way to what it had written before, if anything."""
+    files = [backup / name for name in ("training_metadata.json", "latest.weights.h5")]
+    for _ in range(2):
+        try:
+            return json.loads(files[0].read_text("utf-8"))["epoch"]
+        except (OSError, ValueError):
+            for path in files:
+                if (before := path.with_name(f"{path.name}.bkp")).exists():
+                    os.replace(before, path)
+                else:
+                    path.unlink(missing_ok=True)
+    return 0

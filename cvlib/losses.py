@@ -45,6 +45,7 @@ def l2(y_true, y_pred):
     Source: OverFeat (Sermanet et al. 2013), section 4.2; DeepPose (Toshev & Szegedy 2014),
     section 3.1.
     """
+    y_true, y_pred = (ops.cast(y, "float32") for y in (y_true, y_pred))
     return ops.mean(ops.square(y_true - y_pred), axis=-1)
 
 
@@ -57,6 +58,7 @@ def smooth_l1(y_true, y_pred, beta=1.0):
     Source: Fast R-CNN (Girshick 2015), eq. 3, which sums over the coordinates: four times this.
     `beta` is 1 / sigma^2 of Faster R-CNN's code.
     """
+    y_true, y_pred = (ops.cast(y, "float32") for y in (y_true, y_pred))
     error = ops.abs(y_true - y_pred)
     return ops.mean(
         ops.where(error < beta, ops.square(error) / (2 * beta), error - beta / 2), axis=-1

@@ -41,8 +41,11 @@ def from_polygons(polygons, height, width):
         width: of the image.
 
     Raises:
-        ValueError: a coordinate is not finite, or beyond 100,000 pixels.
+        ValueError: a coordinate is not finite, or beyond 100,000 pixels; there is no polygon, or
+            one of fewer points.
     """
+    if not polygons or any(np.size(polygon) < 6 for polygon in polygons):
+        raise ValueError("An object needs polygons of at least 3 points.")
     # pycocotools walks along the edges pixel by pixel, and crashes where a coordinate is nan.
     if not all((np.abs(polygon) <= 1e5).all() for polygon in polygons):
         raise ValueError("A polygon is not within 100,000 pixels of its image's corner.")
@@ -198,17 +201,19 @@ def paste(box_masks, boxes, height, width, threshold=0.5):
         N run-length masks.
     """
     size = np.shape(box_masks)[-1]
-    # Columns first: pycocotools wants each mask column by column.
-    pasted = np.zeros((len(boxes), width, height), np.uint8).swapaxes(1, 2)
-    limits = (width, height)
-    for canvas, cells, box in zip(pasted, box_masks, np.asarray(boxes, np.float64), strict=True):
+    limits, found = (width, height), []
+    for cells, box in zip(box_masks, np.asarray(boxes, np.float64), strict=True):
+        # Columns first: pycocotools wants each mask column by column.
+        canvas = np.zeros((width, height), np.uint8).T
         (x1, x2), (y1, y2) = (
             np.clip(np.ceil(box[axis::2] - 0.5), 0, limits[axis]).astype(int) for axis in (0, 1)
         )
         x = (np.arange(x1, x2) + 0.5 - box[0]) / (box[2] - box[0]) * size
         y = (np.arange(y1, y2) + 0.5 - box[1]) / (box[3] - box[1]) * size
         canvas[y1:y2, x1:x2] = _bilinear(cells[None], y[None], x[None])[0] >= threshold
-    return encode(pasted)
+        # One at a time: hundreds in a large photograph would take gigabytes.
+        found.append(encode(canvas))
+    return found
 
 
 def _bilinear(grids, y, x):

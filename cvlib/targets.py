@@ -124,7 +124,7 @@ def sample(state, count, positive_fraction, seed):
     Args:
         state: (B, N) integers as of `match`: 1 positive, 0 negative, others are never drawn.
         count: K, the number of places of each image.
-        positive_fraction: share of K that positives fill at most.
+        positive_fraction: share of K that positives fill at most, rounded down, but one at least.
         seed: `keras.random.SeedGenerator`.
 
     Returns:
@@ -135,7 +135,8 @@ def sample(state, count, positive_fraction, seed):
     section 2.3: 64, 0.25.
     """
     state = ops.convert_to_tensor(state)
-    keys = keras.random.uniform(ops.shape(state), seed=seed)
+    # Keys of half precision would be few, and many of them equal.
+    keys = keras.random.uniform(ops.shape(state), dtype="float32", seed=seed)
     # As many more as there are places, so that there are enough, however many there are.
     room = ((0, 0), (0, count))
     state = ops.pad(state, room, constant_values=-1)
@@ -217,13 +218,15 @@ def masks_in(regions, boxes, masks, size):
     """
     regions = ops.stop_gradient(ops.cast(regions, "float32"))
     boxes = ops.cast(boxes, "float32")
-    boxes = ops.where(_has_area(boxes)[..., None], boxes, np.float32([0, 0, 1, 1]))
+    real = _has_area(boxes)
+    boxes = ops.where(real[..., None], boxes, np.float32([0, 0, 1, 1]))
     corner, sides = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     pixels = masks.shape[-1]
     start, end = (pixels * (x - corner) / sides for x in (regions[..., :2], regions[..., 2:]))
     columns, rows = (bilinear(centres(start[..., i], end[..., i], size), pixels) for i in (0, 1))
     masks = ops.cast(masks, "float32")
-    return ops.matmul(ops.matmul(rows, masks), ops.swapaxes(columns, -1, -2)) >= 0.5
+    drawn = ops.matmul(ops.matmul(rows, masks), ops.swapaxes(columns, -1, -2))
+    return (drawn >= 0.5) & real[..., None, None]
 
 
 def masks_iou(masks, targets, regions, areas):

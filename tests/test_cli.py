@@ -14,6 +14,7 @@ from PIL import Image
 
 from cvlib import cli, masks
 from cvlib.cli import _each, centred_iou, choose_anchors, choose_grid, image_size, main, resized
+from cvlib.data import load
 
 
 @pytest.fixture
@@ -385,3 +386,100 @@ def test_boxes_follow_their_images_into_the_network():
     boxes = [np.float32([[0, 0, 50, 100]])]
     (moved,) = resized(boxes, [(200, 100)], (100, 100))
     np.testing.assert_allclose(moved[0, 2:] - moved[0, :2], [25, 50])
+
+
+def test_pictures_have_names_of_their_own_and_overwrite_no_image(tmp_path):
+    images = ["a/x.jpg", "b/x.jpg", "c/x_1.jpg", "d/X.png", "e/x_classes.jpg"]
+    names = [path.stem for path in cli.pictures_of(images, tmp_path)]
+    assert names == ["x", "x_1", "x_1_1", "X_2", "x_classes_1"]
+    for image in ("x.png", "x_classes.png"):
+        with pytest.raises(ValueError, match="would be overwritten"):
+            cli.pictures_of([str(tmp_path / "x.jpg"), str(tmp_path / image)], tmp_path)
+
+
+def test_images_of_one_name_have_ids_of_their_own(tmp_path):
+    from cvlib.models import Localizer, backbone
+
+    model = tmp_path / "model.keras"
+    Localizer(backbone("tiny"), 2, (64, 64)).save(model)
+    paths = [tmp_path / name for name in ("a/x.png", "b/x.png", "y.png")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+    out = tmp_path / "out"
+    assert main(["predict", str(model), *map(str, paths), "--out", str(out)]) == 0
+    results = json.loads((out / "detections.json").read_text())
+    assert [result["image_id"] for result in results] == [*map(str, paths[:2]), "y.png"]
+
+
+def test_what_was_found_before_an_interruption_is_kept(tmp_path, capsys, monkeypatch):
+    from cvlib.models import Localizer, backbone
+
+    model = tmp_path / "model.keras"
+    Localizer(backbone("tiny"), 2, (64, 64)).save(model)
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+    read = cli.read_image
+
+    def interrupted(name):
+        if name == str(paths[2]):
+            raise KeyboardInterrupt
+        return read(name)
+
+    monkeypatch.setattr(cli, "read_image", interrupted)
+    out = tmp_path / "out"
+    assert main(["predict", str(model), *map(str, paths), "--out", str(out)]) == 130
+    results = json.loads((out / "detections.json").read_text())
+    assert [result["image_id"] for result in results] == ["0.png", "1.png"]
+    assert capsys.readouterr().err == "\ncvlib: interrupted.\n"
+
+
+def test_a_fault_in_the_validation_is_no_missing_split(folder, tmp_path, capsys):
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n1\n")
+    (lists / "val.txt").write_text("2\nnone\n")
+    command = ["train", "faster_rcnn", "--data", f"voc:{folder}", "--backbone", "tiny"]
+    assert main([*command, "--out", str(tmp_path / "model.keras")]) == 1
+    assert "none" in capsys.readouterr().err
+
+
+def test_one_image_is_too_few(folder, tmp_path, capsys):
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n")
+    command = ["train", "faster_rcnn", "--data", f"voc:{folder}", "--backbone", "tiny"]
+    assert main([*command, "--out", str(tmp_path / "model.keras")]) == 1
+    assert "one image is too few to keep any apart" in capsys.readouterr().err
+
+
+def test_a_folder_of_others_is_no_backup(tmp_path):
+    backup = tmp_path / "model.backup"
+    backup.mkdir()
+    (backup / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not ours, and would be deleted"):
+        cli._check_settings(backup, {})
+    assert (backup / "mine.txt").exists()
+
+
+def test_what_of_a_checkpoint_is_not_whole_gives_way_to_the_one_before(tmp_path):
+    state, weights = tmp_path / "training_metadata.json", tmp_path / "latest.weights.h5"
+    weights.write_bytes(b"half of the first")
+    assert cli._epochs_done(tmp_path) == 0 and not weights.exists()
+    state.write_text("")
+    weights.write_bytes(b"the second")
+    (tmp_path / "training_metadata.json.bkp").write_text('{"epoch": 1, "batch": 0}')
+    (tmp_path / "latest.weights.h5.bkp").write_bytes(b"the first")
+    assert cli._epochs_done(tmp_path) == 1 and weights.read_bytes() == b"the first"
+
+
+def test_few_images_are_kept_in_memory():
+    class Nothing:
+        def predict(self, images):
+            empty = {"boxes": np.zeros((len(images), 0, 4)), "labels": np.zeros((len(images), 0))}
+            return empty | {"confidence": empty["labels"], "num_detections": [0] * len(images)}
+
+    samples, found = cli.detect(Nothing(), load("scenes", "test").some(12), count=5)
+    assert ["image" in sample for sample in samples] == [True] * 8 + [False] * 4
+    assert len(found) == 12 and all("boxes" in sample for sample in samples)

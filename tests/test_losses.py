@@ -40,3 +40,13 @@ def test_pixel_cross_entropy():
     assert loss(0, 255, 1) == pytest.approx(-np.log([0.5, 0.4]).mean(), rel=1e-5)
     assert loss(255, 255, 255) == 0
     assert np.isnan(loss(0, 3, 255))
+
+
+@pytest.mark.parametrize("loss", [losses.l2, losses.smooth_l1])
+def test_half_precision_does_not_overflow_and_types_may_differ(loss):
+    true, found = np.float32([[0, 0, 300, 300]]), np.float32([[300, 300, 600, 600]])
+    expected = ops.convert_to_numpy(loss(true, found))
+    halves = loss(ops.cast(true, "float16"), ops.cast(found, "float16"))
+    np.testing.assert_allclose(ops.convert_to_numpy(halves), expected)
+    mixed = loss(ops.cast(true, "int32"), ops.cast(found, "float16"))
+    np.testing.assert_allclose(ops.convert_to_numpy(mixed), expected)

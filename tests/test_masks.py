@@ -175,3 +175,9 @@ def test_no_masks_and_boxes_without_area_are_reframed():
     empty = np.zeros((1, 4))
     found = masks.reframe(np.full((1, 7, 7), 0.25), empty, empty)
     np.testing.assert_allclose(found, 0.25)
+
+
+@pytest.mark.parametrize("polygons", [[], [[1, 1, 5, 5]], [[1, 1, 5, 1, 5, 5], []]])
+def test_polygons_have_three_points(polygons):
+    with pytest.raises(ValueError, match="at least 3 points"):
+        masks.from_polygons(polygons, 8, 9)

@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 
 from cvlib.data.reading import Faults
-from cvlib.data.sample import DataError, Dataset
+from cvlib.data.sample import DataError, Dataset, MissingSplit
 
-__all__ = ["DataError", "Dataset", "arrays", "batches", "load", "to_keras"]
+__all__ = ["DataError", "Dataset", "MissingSplit", "arrays", "batches", "load", "to_keras"]
 
 
 def load(data, split, on_error="raise"):

@@ -425,13 +425,21 @@ def _mask_fault(source, size):
 
 
 def _mirrored(names):
-    """The permutation of keypoints in a mirror; those called neither left nor right stay."""
+    """The permutation of keypoints in a mirror; those called neither left nor right stay.
+
+    `left_eye`, `LeftEye`, `eye left` and `l-eye` are exchanged with what has `right` or `r` there.
+    Empty where no name of several has a side: then nobody knows which are to be exchanged.
+    """
     if list(names) == [f"p{i + 1}" for i in range(68)]:
         return MIRRORED_68
-    other = {"left": "right", "right": "left"}
-    rows = {name: i for i, name in enumerate(names)}
-    sides = [name.partition("_") for name in names]
-    return [
-        rows.get(f"{other.get(side, side)}{bar}{part}", i)
-        for i, (side, bar, part) in enumerate(sides)
+    other = {"left": "right", "right": "left", "l": "r", "r": "l"}
+    # Words and what stands between them, a change from small to capital letters too.
+    words = [
+        re.split(r"([^a-z0-9]+)", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+        for name in names
     ]
+    rows = {"".join(each): i for i, each in enumerate(words)}
+    mirrored = [
+        rows.get("".join(other.get(word, word) for word in each), i) for i, each in enumerate(words)
+    ]
+    return mirrored if len(names) == 1 or mirrored != list(range(len(names))) else []

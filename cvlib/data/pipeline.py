@@ -122,7 +122,10 @@ def batches(
     if not len(dataset):
         raise ValueError(f"{dataset.name} has no samples in its split {dataset.split!r}.")
     if targets == "keypoints" and augment and augment.flip and not dataset.flip_keypoints:
-        raise ValueError(f"{dataset.name} does not say which keypoints a flip exchanges.")
+        raise ValueError(
+            f"{dataset.name} does not say which keypoints a flip exchanges: name them left and "
+            "right, or give `Augment(flip=0)`."
+        )
 
     if isinstance(proposals, Sequence | np.ndarray) and len(proposals) != len(dataset):
         raise ValueError(f"there are {len(proposals)} proposals for {len(dataset)} images.")
@@ -139,9 +142,16 @@ def batches(
         return sample
 
     read = functools.cache(read) if cache else read
-    left_out = {}
+    left_out, faults = {}, []
 
     def example(index, rng):
+        try:
+            return drawn(index, rng)
+        except DataError as error:
+            faults.append(DataError(str(error)))  # grain adds to the message of the other.
+            raise
+
+    def drawn(index, rng):
         sample = read(int(index))
         if _NEEDS[targets] not in sample:
             raise DataError(f"{sample['image_id']}: the sample has no {_NEEDS[targets]!r}.")
@@ -208,7 +218,7 @@ def batches(
     data = data.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=4))
     data.num_samples = len(dataset)
     data.steps_per_epoch = math.ceil(len(dataset) / batch_size)
-    data.left_out = left_out
+    data.left_out, data.faults = left_out, faults
     data.classes = dataset.classes
     return data
 

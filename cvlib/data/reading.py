@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cvlib.data.sample import DataError, image_size
+from cvlib.data.sample import DataError, MissingSplit, image_size
 
 PICTURES = ".jpg .jpeg .png .bmp .gif .tif .tiff .webp .ppm .pgm .jp2".split()
 # Pictures of indices, which are called as the photographs are.
@@ -211,7 +211,7 @@ def existing_folder(folder):
 def missing_split(where, split, existing):
     """The error of a split that does not exist, with those that do."""
     splits = ", ".join(sorted(set(existing))) or "none"
-    return DataError(f"{where}: there is no split {split!r}; there are {splits}.")
+    return MissingSplit(f"{where}: there is no split {split!r}; there are {splits}.")
 
 
 def is_inside(folder, path):

@@ -40,6 +40,10 @@ class DataError(ValueError):
     """Data that cannot be used. The message is one sentence that names the file and the fault."""
 
 
+class MissingSplit(DataError):
+    """The data has no split of this name."""
+
+
 class Dataset:
     """A random-access sequence of samples (flat dicts of NumPy arrays, see `cvlib.data.load`).
 
@@ -116,9 +120,12 @@ class Dataset:
         """Two disjoint views, `(kept, held_out)`, for tuning without touching the test split.
 
         A sample is held out by the hash of its identifier, so the division is the same everywhere
-        and does not change when samples are added.
+        and does not change when samples are added. Of two samples or more each part has one.
         """
-        held = np.array([_unit_hash(self._ids[i]) < fraction for i in self._indices], bool)
+        hashes = np.array([_unit_hash(self._ids[i]) for i in self._indices])
+        held = hashes < fraction
+        if len(held) > 1:
+            held[hashes.argmin()], held[hashes.argmax()] = True, False
         return self.take(self._indices[~held]), self.take(self._indices[held])
 
     def of_classes(self, classes):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from cvlib.boxes import paired_iou
-from cvlib.layers.detections import DetectionLayer
+from cvlib.layers.detections import DetectionLayer, by_falling_score
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -50,8 +50,10 @@ class BoxMerging(DetectionLayer):
         # An argmax of floats cannot be exported to ONNX.
         scores, labels = (x[..., 0] for x in ops.top_k(scores, 1))
         # From here on a box with the score 0 does not exist.
-        scores = ops.where(scores >= self.confidence_threshold, scores, 0.0)
-        scores, order = ops.top_k(scores, K)
+        real = ops.all(ops.isfinite(boxes), axis=-1) & (scores >= self.confidence_threshold)
+        scores, boxes = ops.where(real, scores, 0.0), ops.where(real[..., None], boxes, 0.0)
+        order = by_falling_score(scores, K)
+        scores = ops.take_along_axis(scores, order, axis=1)
         boxes = ops.take_along_axis(boxes, order[..., None], axis=1)
         labels = ops.take_along_axis(labels, order, axis=1)
         same_class = ops.equal(labels[:, :, None], labels[:, None])
@@ -84,7 +86,8 @@ class BoxMerging(DetectionLayer):
             return boxes, scores, ops.where(gone, float("inf"), changed)
 
         boxes, scores, _ = ops.while_loop(any_left, merge, (boxes, scores, match), K)
-        scores, order = ops.top_k(scores, K)
+        order = by_falling_score(scores, K)
+        scores = ops.take_along_axis(scores, order, axis=1)
         return self.pad(
             scores > 0,
             boxes=ops.take_along_axis(boxes, order[..., None], axis=1),

@@ -70,7 +70,8 @@ def bilinear(places, pixels):
 def extended(start, end, cells, pixels):
     """`bilinear` weights (..., cells, pixels) at the `centres` of cells over a box; outside the row
     goes on as it ends."""
-    return bilinear(ops.clip(centres(start, end, cells), 0, pixels - 1), pixels)
+    places = centres(start, end, cells)
+    return bilinear(ops.clip(places, 0, ops.cast(pixels - 1, places.dtype)), pixels)
 
 
 def resample(images, rows, columns):

@@ -29,9 +29,16 @@ class DetectionLayer(keras.layers.Layer):
                 padded[key] = ops.where(where, x, 0.0)
         return padded
 
-    def compute_output_spec(self, boxes, scores, *_):
+    def compute_output_spec(self, boxes, scores, *_, **__):
         shapes = self.compute_output_shape(boxes.shape, scores.shape)
         return {
             key: keras.KerasTensor(shape, "int32" if key in _INTEGERS else "float32")
             for key, shape in shapes.items()
         }
+
+
+def by_falling_score(scores, number):
+    """Places (B, number) of the highest of scores (B, M), of equal ones the first first."""
+    if keras.backend.backend() == "torch":  # whose top_k leaves the order of equal scores open
+        return ops.argsort(-scores)[:, :number]
+    return ops.top_k(scores, number)[1]

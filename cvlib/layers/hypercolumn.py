@@ -82,6 +82,7 @@ class Hypercolumn(keras.layers.Layer):
                 self.num_classes * self.channels,
                 self.kernel_size if len(shape) == 4 else 1,
                 padding="same",
+                data_format="channels_last",
                 # At first all pixels are alike, as in the authors' release.
                 kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
                 name=f"score{i}",

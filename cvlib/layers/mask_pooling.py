@@ -45,7 +45,7 @@ class MaskPooling(keras.layers.Layer):
             features = features * masks[..., None]
         covered = tuple(cell // side for cell, side in zip(cells, self.size, strict=True))
         flat = ops.reshape(features, (-1, *cells, channels))
-        pooled = ops.max_pool(flat, covered, covered)
+        pooled = ops.max_pool(flat, covered, covered, data_format="channels_last")
         return ops.reshape(pooled, (batch, regions, *self.size, channels))
 
     def _weights(self, cells, pixels):

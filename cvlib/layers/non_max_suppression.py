@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from cvlib.boxes import iou
-from cvlib.layers.detections import DetectionLayer
+from cvlib.layers.detections import DetectionLayer, by_falling_score
 
 _TILE = 128  # boxes looked at together; 64 to 256 are as fast
 
@@ -71,11 +71,17 @@ class NonMaxSuppression(DetectionLayer):
         _, number, classes = scores.shape
         if len(boxes.shape) == 4 and boxes.shape[2] not in (None, classes):
             raise ValueError(f"There are boxes for {boxes.shape[2]} classes, scores for {classes}.")
+        if len(boxes.shape) == 4 and overlaps is not None:
+            raise ValueError("Overlaps are of boxes that all classes share, (B, N, 4).")
+        if number == 0:
+            none = scores[..., 0]
+            boxes = boxes if len(boxes.shape) == 3 else boxes[:, :, 0]
+            return self.pad(none > 0, boxes=boxes, confidence=none, labels=none, indices=none)
         finite = ops.all(ops.isfinite(boxes), axis=-1)
         finite = finite if len(boxes.shape) == 4 else finite[..., None]
         scores = ops.where(finite & (scores >= self.confidence_threshold), scores, -float("inf"))
         scores = ops.reshape(scores, (-1, number * classes))
-        order = _by_falling_score(scores, self._num_candidates(number * classes))
+        order = by_falling_score(scores, self._num_candidates(number * classes))
         scores = ops.take_along_axis(scores, order, axis=1)
         labels, indices = order % classes, order // classes
         if len(boxes.shape) == 4:
@@ -189,10 +195,3 @@ def _looked_up(overlaps):
         return ops.reshape(ops.take_along_axis(flat, places, axis=1), (-1, a.shape[1], b.shape[1]))
 
     return overlap
-
-
-def _by_falling_score(scores, number):
-    """Places (B, number) of the highest of scores (B, M), of equal ones the first first."""
-    if keras.backend.backend() == "torch":  # whose top_k leaves the order of equal scores open
-        return ops.argsort(-scores)[:, :number]
-    return ops.top_k(scores, number)[1]

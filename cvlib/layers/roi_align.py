@@ -51,9 +51,10 @@ class RoIAlign(keras.layers.Layer):
     def _weights(self, start, end, cells, pixels):
         """Mean weights (B, R, cells, pixels) of the samples in each cell along one side."""
         places = centres(start, end, cells * self.sampling_ratio)
-        near = ops.logical_and(places >= -1, places <= pixels)[..., None]
-        weights = ops.where(near, bilinear(ops.clip(places, 0, pixels - 1), pixels), 0.0)
-        shape = (-1, ops.shape(places)[1], cells, self.sampling_ratio, pixels)
+        last = ops.cast(pixels - 1, places.dtype)
+        near = ops.logical_and(places >= -1, places <= last + 1)[..., None]
+        weights = ops.where(near, bilinear(ops.clip(places, 0, last), pixels), 0.0)
+        shape = (*ops.shape(places)[:2], cells, self.sampling_ratio, pixels)
         return ops.mean(ops.reshape(weights, shape), axis=3)
 
     def compute_output_shape(self, features_shape, boxes_shape):

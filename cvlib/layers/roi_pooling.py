@@ -93,7 +93,7 @@ def max_of_bins(features, rows, columns):
     # An empty bin reads one cell all the same, so that no read is outside the map.
     top, left = ops.minimum(top, height - 1), ops.minimum(left, width - 1)
     bottom, right = ops.maximum(bottom, top + 1), ops.maximum(right, left + 1)
-    tallest = ops.max(bottom - top)
+    tallest = ops.max(bottom - top, initial=1)  # There may be no region.
     # Compiled for maps of any width: no bin of theirs is wider than 2 * 2 ** 9 cells.
     runs = [2**k for k in range(width.bit_length() if isinstance(width, int) else 10)]
     fits = ops.convert_to_tensor(runs, "int32") <= (right - left)[..., None]

@@ -37,6 +37,7 @@ class RPNHead(keras.layers.Layer):
                 filters,
                 size,
                 padding="same",
+                data_format="channels_last",
                 activation=activation,
                 kernel_initializer=small,
                 name=name,

@@ -40,7 +40,12 @@ class SkipFusion(keras.layers.Layer):
         classes = scores_shape[-1]
         self.upsampling = BilinearUpsampling(self.factor, self.learned, name="upsampling", **shared)
         self.score = keras.layers.Conv2D(
-            classes, 1, kernel_initializer="zeros", name="score", **shared
+            classes,
+            1,
+            data_format="channels_last",
+            kernel_initializer="zeros",
+            name="score",
+            **shared,
         )
         self.upsampling.build(scores_shape)
         self.score.build(features_shape)

@@ -247,6 +247,8 @@ class EvaluateDetections(keras.callbacks.Callback):
         self.steps = steps or getattr(dataset, "steps_per_epoch", None)
 
     def on_epoch_end(self, epoch, logs=None):
+        # Keras reads what is added to its own dict.
+        logs = {} if logs is None else logs
         self.metric.reset_state()
         for x, y in itertools.islice(self.dataset, self.steps):
             images = x["images"] if isinstance(x, dict) else x

@@ -60,8 +60,14 @@ def error_breakdown(
 
     Raises:
         TypeError, ValueError: as from `MeanAveragePrecision.update_state`.
+        ValueError: not 0 < `background_threshold` <= `iou_threshold` <= 1.
     """
     check_kind(iou)
+    if not 0 < background_threshold <= iou_threshold <= 1:
+        raise ValueError(
+            f"0 < background_threshold <= iou_threshold <= 1, not {background_threshold} and "
+            f"{iou_threshold}."
+        )
     objects, sizes = read_objects(y_true, num_classes, iou == "masks", user="error_breakdown")
     detections = read_detections(y_pred, num_classes, sizes, user="error_breakdown")
     check_same_images(y_true, y_pred)

@@ -133,7 +133,8 @@ class Localizer(System):
         Args:
             **changes: of the arguments `attach`, `boxes`, `dropout` and `frozen_to`.
         """
-        other = type(self)(keras.models.clone_model(self.backbone), **{**self._config, **changes})
+        how = {**self._config, **changes, "classes": self.classes}
+        other = type(self)(keras.models.clone_model(self.backbone), **how)
         other.backbone.set_weights(self.backbone.get_weights())
         for name in ("fc", "logits"):
             other.heads.get_layer(name).set_weights(self.heads.get_layer(name).get_weights())
@@ -213,6 +214,8 @@ def fit_box_heads(localizers, batches, optimizer="adam", **kwargs):
     model = _SideBySide(localizers)
     model.compile(optimizer, jit_compile=jit_compile())
     kwargs = {"steps_per_epoch": epoch_steps(batches, kwargs), "shuffle": False} | kwargs
+    for localizer in localizers.values():
+        localizer.classes = localizer.classes or tuple(getattr(batches, "classes", ()))
     return model.fit(batches, **kwargs)
 
 

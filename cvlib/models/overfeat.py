@@ -147,7 +147,8 @@ class OverFeat(System):
         Args:
             **changes: of the arguments `size`, `scales`, `shifted` and `merging`.
         """
-        return type(self)(self.backbone, heads=self.heads, **{**self._config, **changes})
+        how = {**self._config, **changes}
+        return type(self)(self.backbone, heads=self.heads, classes=self.classes, **how)
 
     def compile(self, optimizer="adam", box_weight=50.0, **kwargs):
         """Prepares for `fit`.

@@ -198,14 +198,16 @@ class PoseRegressor(System):
                 sides; of the sides alone for crops around joints.
             joints_per_image: how many joints of an image a later stage learns in a step, K at most.
             seed: of these random crops.
-            **kwargs: as in `keras.Model.fit`.
+            **kwargs: as in `keras.Model.fit`, without `validation_data`.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: the images have more than one person.
+            ValueError: the images have more than one person, or there is `validation_data`.
         """
+        if kwargs.get("validation_data") is not None:
+            raise ValueError("A pose regressor takes no `validation_data`: call `evaluate` on it.")
         self._freeze()
         rng = np.random.default_rng(seed)
         if y is not None:

@@ -23,6 +23,7 @@ from cvlib.models.staged_detector import (
     StagedDetector,
     look_at,
     region_network,
+    save_array,
     train_svm,
     warped,
     with_context,
@@ -472,7 +473,7 @@ class SDS(StagedDetector):
             path = folder / f"fine-{kind}-{label:03}.npy"
             if not path.exists():
                 examples = Examples(folder, self._columns(kind))
-                np.save(path, train_fine(examples, label, coarse[label], folder))
+                save_array(path, train_fine(examples, label, coarse[label], folder))
             fine.append(np.load(path))
         self.get_layer("fine").set_weights([np.array(fine)])
 

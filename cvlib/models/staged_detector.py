@@ -175,10 +175,10 @@ class StagedDetector(ProposalDetector):
                         _features(look, image, *each)
                         for image, each in zip(given["images"], shown, strict=True)
                     ]
-                    _save(folder / f"regions-{i:05}.npy", np.concatenate(found))
+                    save_array(folder / f"regions-{i:05}.npy", np.concatenate(found))
                     for name, array in more.items():
-                        _save(folder / f"{name}-{i:05}.npy", array)
-                    _save(path, np.concatenate(features))
+                        save_array(folder / f"{name}-{i:05}.npy", array)
+                    save_array(path, np.concatenate(features))
                 first += len(given["images"])
                 features = np.load(path, mmap_mode="r")
                 counts["regions"] += len(features)
@@ -230,7 +230,7 @@ class StagedDetector(ProposalDetector):
                 examples = Examples(folder, columns)
                 trained = train(examples, label)
                 trained[:-1] *= examples.scale
-                _save(path, trained.astype("float32"))
+                save_array(path, trained.astype("float32"))
             weights.append(np.load(path))
         return np.array(weights)
 
@@ -390,7 +390,7 @@ def _epochs(folder):
     return sorted(folder.glob("[0-9]*.weights.h5"))
 
 
-def _save(path, array):
+def save_array(path, array):
     file = io.BytesIO()
     np.save(file, array)
     write_atomically(path, file.getvalue())

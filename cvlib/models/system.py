@@ -158,8 +158,9 @@ class System(keras.Model):
             A `keras.callbacks.History` of the sum and of each of `loss_names`.
 
         Raises:
-            ValueError: the batches never end, and no `steps_per_epoch` is given; or they have more
-                classes than the system.
+            ValueError: the batches never end, and no `steps_per_epoch` or `validation_steps` is
+                given; or they have more classes than the system.
+            DataError: a sample of ours cannot be read.
         """
         known, given = self._config.get("num_classes", math.inf), getattr(x, "classes", ())
         if len(given) > known:
@@ -172,11 +173,17 @@ class System(keras.Model):
             # Keras warns that it cannot shuffle what is shuffled already.
             kwargs = {"shuffle": False} | kwargs
         validation = kwargs.get("validation_data")
-        if hasattr(validation, "steps_per_epoch"):
-            kwargs = {"validation_steps": validation.steps_per_epoch} | kwargs
+        if validation is not None and not isinstance(validation, tuple):
+            kwargs["validation_steps"] = epoch_steps(validation, kwargs, "validation_steps")
         self.classes = self.classes or tuple(given)
         self._freeze()
-        return super().fit(x, y, **kwargs)
+        try:
+            return super().fit(x, y, **kwargs)
+        except Exception as error:
+            # TensorFlow makes an error of its own, of many lines, of one in the reading.
+            if faults := getattr(x, "faults", ()):
+                raise faults[0] from error
+            raise
 
     def zero_grad(self, set_to_none=True):
         """Forgets the gradients of the last step, which PyTorch would add to those of the next.

@@ -1,20 +1,15 @@
 """The regions of a segmentation: their boxes and masks."""
 
 import numpy as np
+from scipy.ndimage import find_objects
 
 from cvlib import masks
 
 
 def label_boxes(labels):
     """(R, 4) smallest boxes, xyxy, of the regions of `labels` (H, W), each of 0..R-1 present."""
-    count = labels.max() + 1
-    boxes = np.empty((count, 4), int)
-    for side, positions in enumerate(np.indices(labels.shape, sparse=True)[::-1]):
-        present = np.zeros((count, labels.shape[1 - side]), bool)
-        present[labels, positions] = True
-        boxes[:, side] = present.argmax(axis=1)
-        boxes[:, side + 2] = present.shape[1] - present[:, ::-1].argmax(axis=1)
-    return boxes
+    slices = find_objects(labels + 1)
+    return np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], int)
 
 
 def label_masks(labels):

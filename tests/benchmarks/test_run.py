@@ -107,3 +107,13 @@ def test_the_name_changes_with_everything_that_makes_the_result(notebook, monkey
     names += [cell_name(path, "quick", "scenes", 0)]
     names += [cell_name(notebook("x = 2"), "quick", "scenes", 0)]
     assert len({name.rpartition("-")[2] for name in names}) == len(names)
+
+
+def test_a_folder_of_a_run_that_is_under_way_stays(tmp_path, notebook):
+    notebook(RECORD)
+    done = run_command(tmp_path).stdout.strip().rpartition("/")[2]
+    folders = [tmp_path / "out" / f".unfinished-{done}-{pid}-x" for pid in (os.getpid(), 0x7FFFFFF)]
+    for folder in folders:
+        folder.mkdir()
+    run_command(tmp_path)
+    assert [folder.exists() for folder in folders] == [True, False]

@@ -6,6 +6,7 @@ from PIL import Image
 
 from cvlib import masks
 from cvlib.data import DataError, load
+from cvlib.data.coco import _mirrored
 
 CAT = {"image_id": 9, "category_id": 3, "bbox": [2, 3, 10.5, 8], "iscrowd": 0}
 DOG = {"image_id": 4, "category_id": 70, "bbox": [0, 0, 1, 12], "area": 11.5}
@@ -439,3 +440,19 @@ def test_boxes_of_zero_size_in_real_data(real_data):
     with pytest.warns(UserWarning, match="5 images left out"):
         dataset = read(real_data / "tiny_imagenet20", "val", on_error="skip")
     assert len(dataset) == 995
+
+
+@pytest.mark.parametrize(
+    "names, mirror",
+    [
+        (["L_Eye", "nose", "R_Eye"], (2, 1, 0)),
+        (["ankle_left", "ankle_right"], (1, 0)),
+        (["Left Eye", "Right Eye", "tail"], (1, 0, 2)),
+        (["leftEye", "rightEye"], (1, 0)),
+        (["l-ankle", "left_eye", "r-ankle"], (2, 1, 0)),
+        (["beak", "tail"], ()),
+        (["nose"], (0,)),
+    ],
+)
+def test_names_say_what_a_mirror_exchanges(names, mirror):
+    assert tuple(_mirrored(names)) == mirror

@@ -471,7 +471,8 @@ def test_objects_of_some_classes():
         (dict(dataset=dataset(0)), "painted has no samples in its split 'train'."),
         (
             dict(dataset=dataset(flip_keypoints=()), targets="keypoints", augment=Augment()),
-            "painted does not say which keypoints a flip exchanges.",
+            "painted does not say which keypoints a flip exchanges: name them left and right, or "
+            r"give `Augment\(flip=0\)`.",
         ),
     ],
 )
@@ -516,3 +517,20 @@ def test_fit_takes_the_batches_with_all_their_keys():
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     labels = data.map(lambda batch: (batch[0], batch[1]["label"]))
     model.fit(labels, **options)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_each_part_of_a_held_out_set_has_a_sample(count):
+    for fraction in (0.0, 0.15, 1.0):
+        kept, held = dataset(count).hold_out(fraction)
+        assert len(kept) and len(held) and len(kept) + len(held) == count
+
+
+def test_a_fault_in_the_reading_is_kept():
+    def broken(i):
+        raise DataError("picture 3: cannot be read.")
+
+    data = batches(dataset(read=broken), 2, (64, 64))
+    with pytest.raises(Exception, match="picture 3"):
+        next(iter(data))
+    assert str(data.faults[0]) == "picture 3: cannot be read."

@@ -119,3 +119,21 @@ def test_empty_boxes_do_no_harm():
     found = merge([[5, 5, 5, 5]] * 3, [[0.5]] * 3, threshold=2)
     assert found["num_detections"] == 1
     np.testing.assert_allclose(found["boxes"][0], [5, 5, 5, 5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("score", [0.0, 0.9])
+def test_boxes_that_are_not_finite_are_none(score):
+    boxes = np.float32([[[0, 0, 10, 10], [0, 2, 10, 12], [np.nan] * 4, [np.inf] * 4]])
+    scores = np.float32([[[0.9], [0.8], [score], [score]]])
+    whole = BoxMerging()(boxes[:, :2], scores[:, :2])
+    found = BoxMerging()(boxes, scores)
+    assert int(found["num_detections"][0]) == 1
+    for key in ("boxes", "confidence"):
+        first = (keras.ops.convert_to_numpy(x[key])[0, 0] for x in (found, whole))
+        np.testing.assert_allclose(*first)
+
+
+def test_of_equal_scores_the_first_come_first():
+    boxes = 100 * np.arange(6, dtype="float32")[None, :, None] + np.float32([0, 0, 10, 10])
+    found = BoxMerging(max_windows=4)(boxes, np.ones((1, 6, 1), "float32"))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(found["boxes"]), boxes[:, :4])

@@ -1,8 +1,9 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from cvlib.layers import MaskPooling
+from cvlib.layers import MaskPooling, RPNHead, SkipFusion
 
 from .harness import run_layer_test
 
@@ -66,3 +67,19 @@ def test_an_empty_mask_hides_everything_and_crops_must_fit():
     assert not ops.convert_to_numpy(nothing).any()
     with pytest.raises(ValueError, match="Crops of 4x6 have no .3, 3. equal parts"):
         MaskPooling((3, 3))(features)
+
+
+def test_maps_are_channels_last_whatever_keras_is_set_to():
+    features = inputs()["features"]
+    expected = ops.convert_to_numpy(MaskPooling((2, 3))(features))
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        found = ops.convert_to_numpy(MaskPooling((2, 3))(features))
+        fused = SkipFusion(2)(np.zeros((1, 2, 3, 5), "float32"), np.ones((1, 4, 6, 7), "float32"))
+        head = RPNHead(8, 3)(np.ones((1, 4, 6, 7), "float32"))
+    finally:
+        keras.config.set_image_data_format(before)
+    np.testing.assert_array_equal(found, expected)
+    assert fused.shape == (1, 4, 6, 5)
+    assert {tuple(x.shape[:3]) for x in keras.tree.flatten(head)} == {(1, 4, 6)}

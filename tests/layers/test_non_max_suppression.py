@@ -213,3 +213,19 @@ def test_in_a_functional_model_of_any_batch():
         found = model.predict(cut, verbose=0)
         expected = kept_naively(*cut, max_detections=8)
         np.testing.assert_array_equal(found["indices"], expected["indices"])
+
+
+def test_no_box_at_all():
+    for boxes in (np.zeros((2, 0, 4), "float32"), np.zeros((2, 0, 3, 4), "float32")):
+        found = NonMaxSuppression()(boxes, np.zeros((2, 0, 3), "float32"))
+        assert found["boxes"].shape == (2, 0, 4) and found["labels"].shape == (2, 0)
+        np.testing.assert_array_equal(ops.convert_to_numpy(found["num_detections"]), [0, 0])
+
+
+def test_overlaps_by_name_and_of_shared_boxes_alone():
+    boxes, scores = keras.Input((5, 4)), keras.Input((5, 3))
+    found = NonMaxSuppression()(boxes, scores, overlaps=keras.Input((5, 5)))
+    assert found["boxes"].shape == (None, 15, 4)
+    given = random_boxes(1, 5, 3, per_class=True)
+    with pytest.raises(ValueError, match="boxes that all classes share"):
+        NonMaxSuppression()(**given, overlaps=np.zeros((1, 5, 5), "float32"))

@@ -80,3 +80,13 @@ def test_samples_outside_by_more_than_a_cell_are_zero():
     found = RoIAlign((1, 1), 1, 1)(np.ones((1, 3, 4, 1), "float32"), boxes)
     found = keras.ops.convert_to_numpy(found).ravel()
     np.testing.assert_allclose(found, [0, 1, 1, 1, 1, 1, 0])
+
+
+def test_maps_of_unknown_size_and_no_boxes():
+    features, boxes = keras.Input((None, None, 2)), keras.Input((None, 4))
+    model = keras.Model([features, boxes], RoIAlign((2, 3), 8)(features, boxes))
+    maps = np.random.default_rng(0).standard_normal((2, 5, 7, 2)).astype("float32")
+    for count in (4, 3, 0):
+        given = [maps[:, : count + 1], np.repeat(BOXES[:1, :count], 2, axis=0)]
+        found = model.predict(given, verbose=0)
+        np.testing.assert_allclose(found, aligned_naively((2, 3), 8, 2)(*given), atol=1e-5)

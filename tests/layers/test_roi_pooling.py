@@ -154,3 +154,8 @@ def test_maps_and_numbers_of_boxes_that_are_unknown():
         found = model.predict([maps[:, : count + 1], BOXES[:, :count]], verbose=0)
         expected = pooled_naively((2, 3), 8)(maps[:, : count + 1], BOXES[:, :count])
         np.testing.assert_array_equal(found, expected)
+
+
+def test_no_boxes():
+    found = RoIPooling((2, 3), 8)(distinct(2, 5, 7, 2), np.zeros((2, 0, 4), "float32"))
+    assert found.shape == (2, 0, 2, 3, 2)

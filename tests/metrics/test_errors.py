@@ -147,3 +147,9 @@ def test_nothing_at_all():
     result = error_breakdown([], [], 2)
     assert not any(result["counts"].values())
     assert np.isnan(result["mAP"])
+
+
+@pytest.mark.parametrize("background, iou", [(0, 0.5), (0.6, 0.5), (0.1, 1.5)])
+def test_thresholds_that_would_count_wrongly_are_refused(background, iou):
+    with pytest.raises(ValueError, match="0 < background_threshold <= iou_threshold <= 1"):
+        breakdown([(A, 0)], [(A, 0)], background_threshold=background, iou_threshold=iou)

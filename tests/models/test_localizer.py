@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 from cvlib.boxes import paired_iou
+from cvlib.data import DataError, batches, load
 from cvlib.metrics import MeanAveragePrecision
 from cvlib.models import Localizer, backbone
 from cvlib.models.localizer import fit_box_heads
@@ -258,3 +259,27 @@ def test_loading_another_system(tmp_path):
     keras.Model(image, image).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="holds a Functional, not a Localizer"):
         Localizer.load(tmp_path / "other.keras")
+
+
+def test_a_copy_with_another_head_knows_the_classes():
+    assert make(classes=("a", "b", "c")).with_box_head(boxes="per_class").classes[2] == "c"
+
+
+def test_a_picture_that_cannot_be_read_is_said_as_it_is():
+    def broken(i):
+        raise DataError("a.jpg: cannot be read.")
+
+    data = load("scenes", "train").some(4)
+    data._read = broken
+    localizer = Localizer(backbone("tiny"), 8, SIZE)
+    localizer.compile()
+    with pytest.raises(DataError, match="^a.jpg: cannot be read.$"):
+        localizer.fit(batches(data, 2, SIZE), verbose=0)
+
+
+def test_a_validation_without_end_is_refused():
+    localizer = Localizer(backbone("tiny"), 8, SIZE)
+    data = batches(load("scenes", "train").some(4), 2, SIZE)
+    localizer.compile()
+    with pytest.raises(ValueError, match="give `validation_steps`"):
+        localizer.fit(data, validation_data=data.map(lambda batch: batch), verbose=0)

@@ -199,3 +199,7 @@ def test_bad_arguments(arguments, sentence):
     with pytest.raises(ValueError) as error:
         make(**arguments)
     assert str(error.value) == sentence
+
+
+def test_a_copy_for_other_images_knows_the_classes():
+    assert make(classes=("a", "b", "c")).slide(scales=(2,)).classes == ("a", "b", "c")

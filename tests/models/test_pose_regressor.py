@@ -225,3 +225,11 @@ def test_bad_arguments(method, arguments, sentence):
     with pytest.raises(ValueError) as error:
         make(**arguments) if method == "init" else make().compile(**arguments)
     assert str(error.value) == sentence
+
+
+def test_validation_is_refused_in_one_sentence():
+    pose = make()
+    pose.compile()
+    images, y = dots(2)
+    with pytest.raises(ValueError, match="takes no `validation_data`: call `evaluate`"):
+        pose.fit(images, y, validation_data=(images, y))
