@@ -30,6 +30,9 @@ class BilinearUpsampling(keras.layers.Layer):
     Returns:
         (B, f * h, f * w, C), or (B, H, W, C).
 
+    Memory: the filters become those of one convolution, 4 f^2 C^2 numbers (370 MB for f = 32 and
+    150 classes).
+
     Raises:
         ValueError: `factor` is not a positive integer, or `like` is larger than the output.
     """
