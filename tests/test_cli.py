@@ -317,13 +317,18 @@ def test_what_is_wrong_is_one_sentence(arguments, sentence, capsys, tmp_path, mo
     assert said.startswith("cvlib: ") and sentence in said and said.count("\n") == 1
 
 
-def test_a_split_without_images_is_refused_before_the_training(folder, tmp_path, capsys):
-    lists = folder / "ImageSets" / "Main"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("0\n1\n")
-    (lists / "val.txt").write_text("")
+def train_on_lists(folder, out, **lists):
+    """The status of a training on a folder with the images of these lists."""
+    main_lists = folder / "ImageSets" / "Main"
+    main_lists.mkdir(parents=True)
+    for split, images in lists.items():
+        (main_lists / f"{split}.txt").write_text(images)
     command = ["train", "faster_rcnn", "--data", f"voc:{folder}", "--backbone", "tiny"]
-    assert main([*command, "--out", str(tmp_path / "model.keras")]) == 1
+    return main([*command, "--out", str(out / "model.keras")])
+
+
+def test_a_split_without_images_is_refused_before_the_training(folder, tmp_path, capsys):
+    assert train_on_lists(folder, tmp_path, train="0\n1\n", val="") == 1
     assert capsys.readouterr().err == "cvlib: voc:data: the split val has no image.\n"
 
 
@@ -436,21 +441,12 @@ def test_what_was_found_before_an_interruption_is_kept(tmp_path, capsys, monkeyp
 
 
 def test_a_fault_in_the_validation_is_no_missing_split(folder, tmp_path, capsys):
-    lists = folder / "ImageSets" / "Main"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("0\n1\n")
-    (lists / "val.txt").write_text("2\nnone\n")
-    command = ["train", "faster_rcnn", "--data", f"voc:{folder}", "--backbone", "tiny"]
-    assert main([*command, "--out", str(tmp_path / "model.keras")]) == 1
+    assert train_on_lists(folder, tmp_path, train="0\n1\n", val="2\nnone\n") == 1
     assert "none" in capsys.readouterr().err
 
 
 def test_one_image_is_too_few(folder, tmp_path, capsys):
-    lists = folder / "ImageSets" / "Main"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("0\n")
-    command = ["train", "faster_rcnn", "--data", f"voc:{folder}", "--backbone", "tiny"]
-    assert main([*command, "--out", str(tmp_path / "model.keras")]) == 1
+    assert train_on_lists(folder, tmp_path, train="0\n") == 1
     assert "one image is too few to keep any apart" in capsys.readouterr().err
 
 
