@@ -52,8 +52,7 @@ class BoxMerging(DetectionLayer):
         # From here on a box with the score 0 does not exist.
         real = ops.all(ops.isfinite(boxes), axis=-1) & (scores >= self.confidence_threshold)
         scores, boxes = ops.where(real, scores, 0.0), ops.where(real[..., None], boxes, 0.0)
-        order = by_falling_score(scores, K)
-        scores = ops.take_along_axis(scores, order, axis=1)
+        scores, order = by_falling_score(scores, K)
         boxes = ops.take_along_axis(boxes, order[..., None], axis=1)
         labels = ops.take_along_axis(labels, order, axis=1)
         same_class = ops.equal(labels[:, :, None], labels[:, None])
@@ -86,8 +85,7 @@ class BoxMerging(DetectionLayer):
             return boxes, scores, ops.where(gone, float("inf"), changed)
 
         boxes, scores, _ = ops.while_loop(any_left, merge, (boxes, scores, match), K)
-        order = by_falling_score(scores, K)
-        scores = ops.take_along_axis(scores, order, axis=1)
+        scores, order = by_falling_score(scores, K)
         return self.pad(
             scores > 0,
             boxes=ops.take_along_axis(boxes, order[..., None], axis=1),

@@ -38,7 +38,8 @@ class DetectionLayer(keras.layers.Layer):
 
 
 def by_falling_score(scores, number):
-    """Places (B, number) of the highest of scores (B, M), of equal ones the first first."""
+    """The highest scores of (B, M) and their places, (B, number); of equal ones the first first."""
     if keras.backend.backend() == "torch":  # whose top_k leaves the order of equal scores open
-        return ops.argsort(-scores)[:, :number]
-    return ops.top_k(scores, number)[1]
+        order = ops.argsort(-scores)[:, :number]
+        return ops.take_along_axis(scores, order, axis=1), order
+    return ops.top_k(scores, number)

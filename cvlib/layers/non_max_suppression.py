@@ -81,8 +81,7 @@ class NonMaxSuppression(DetectionLayer):
         finite = finite if len(boxes.shape) == 4 else finite[..., None]
         scores = ops.where(finite & (scores >= self.confidence_threshold), scores, -float("inf"))
         scores = ops.reshape(scores, (-1, number * classes))
-        order = by_falling_score(scores, self._num_candidates(number * classes))
-        scores = ops.take_along_axis(scores, order, axis=1)
+        scores, order = by_falling_score(scores, self._num_candidates(number * classes))
         labels, indices = order % classes, order // classes
         if len(boxes.shape) == 4:
             boxes = ops.reshape(boxes, (-1, number * classes, 4))
