@@ -177,11 +177,13 @@ class System(keras.Model):
             kwargs["validation_steps"] = epoch_steps(validation, kwargs, "validation_steps")
         self.classes = self.classes or tuple(given)
         self._freeze()
+        faults = getattr(x, "faults", [])
+        faults.clear()  # Those of an earlier call are none of this one.
         try:
             return super().fit(x, y, **kwargs)
         except Exception as error:
             # TensorFlow makes an error of its own, of many lines, of one in the reading.
-            if faults := getattr(x, "faults", ()):
+            if faults:
                 raise faults[0] from error
             raise
 
