@@ -69,6 +69,7 @@ COLUMNS = {
     "a metric's bootstrap, b": "95% interval of the mean over the images, by 2000 resamples of "
     "each image's mean over the seeds",
     "backend, device, precision, resolution": "as in the records",
+    "cores": "of the machine; a backend computes with as many threads",
     "parameters": "of the network",
     "model": "name of the file that was timed, or of the group of `benchmarks/systems.py`",
     "batch_size": "images a run",
@@ -86,7 +87,7 @@ BASELINES = (
 )
 
 # What must be equal for records to be runs of one thing over seeds.
-CONDITIONS = ("backend", "device", "precision", "resolution")
+CONDITIONS = ("backend", "device", "cores", "precision", "resolution")
 _OPEN = re.compile(r"(?<=[@/])[tnx]\b")
 KEYS = ("data", "split", "preset", "system", "settings", *CONDITIONS)
 

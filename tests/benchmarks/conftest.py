@@ -41,6 +41,7 @@ def measured():
             "per_image": {},
             "backend": "jax",
             "device": "a processor",
+            "cores": 2,
             "precision": "float32",
             "resolution": [128, 128],
             "parameters": 1000,

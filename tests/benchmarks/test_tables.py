@@ -68,6 +68,7 @@ def test_a_row_is_the_mean_over_seeds_with_its_intervals(tmp_path, measured):
         {"settings": FROZEN | {"epochs": 2}},
         {"backend": "torch"},
         {"device": "another"},
+        {"cores": 4},
         {"precision": "mixed_bfloat16"},
         {"resolution": [64, 64]},
     ],
