@@ -16,8 +16,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.systems import SYSTEMS
+from benchmarks.chapters import load_chapters
 from cvlib.records import record
+
+# Dict from a group to its systems, each a function that builds it untrained.
+SYSTEMS = {
+    group: {
+        name: build
+        for chapter in load_chapters().values()
+        for name, build in getattr(chapter, "SYSTEMS", {}).get(group, {}).items()
+    }
+    for group in ("scenes", "photographs")
+}
 
 
 def time_system(system, batch_size, runs=50, warmup=10, stages=True):
@@ -67,7 +77,7 @@ def noise(system, batch_size, count=100):
 
 def systems(names):
     """Dict from (model, system) to a function that gives the system: of `.keras` files, or of
-    groups in `benchmarks.systems`, whose systems are built untrained.
+    groups in `SYSTEMS`, which are built untrained.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or holds no system, or two have one name.
@@ -92,8 +102,8 @@ def main():
     parser.add_argument(
         "models",
         nargs="*",
-        default=["scenes", "photographs"],
-        help=".keras files of systems, or the groups of benchmarks/systems.py (both)",
+        default=list(SYSTEMS),
+        help=".keras files of systems, or groups of the course (both)",
     )
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--runs", type=int, default=50)

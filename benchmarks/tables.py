@@ -71,7 +71,7 @@ COLUMNS = {
     "backend, device, precision, resolution": "as in the records",
     "cores": "of the machine; a backend computes with as many threads",
     "parameters": "of the network",
-    "model": "name of the file that was timed, or of the group of `benchmarks/systems.py`",
+    "model": "name of the file that was timed, or of the group of systems, built untrained",
     "batch_size": "images a run",
     "epochs": "passes over the training pictures",
     "images/s": "of the whole graph",

@@ -1,6 +1,7 @@
 """Chapter 02: classification and localization."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import SMALL, of_scenes
 
 TABLES = {
     "localization": {
@@ -72,3 +73,5 @@ CLAIMS = [
         relation="less",
     ),
 ]
+
+SYSTEMS = {"scenes": {"Localizer": of_scenes("Localizer", 8, SMALL)}}

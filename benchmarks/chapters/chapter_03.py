@@ -1,6 +1,7 @@
 """Chapter 03: pose as regression of joints."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import of_scenes
 
 TABLES = {
     "pose": {
@@ -64,3 +65,5 @@ CLAIMS = [
         for stages in (2, 3)
     ),
 ]
+
+SYSTEMS = {"scenes": {"PoseRegressor": of_scenes("PoseRegressor", 14, joint_crop_size=48)}}

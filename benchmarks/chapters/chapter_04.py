@@ -1,6 +1,7 @@
 """Chapter 04: the sliding window as a convolution."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import SMALL, build
 
 TABLES = {
     "sliding_window": {
@@ -98,3 +99,12 @@ CLAIMS = [
         if metric == "mAP@0.5" or right.get("view") != "largest input"
     ),
 ]
+
+
+def sliding():
+    """OverFeat at six scales, each window at nine shifts of its last pooling."""
+    overfeat = build("OverFeat", "tiny", 8, SMALL, 64)
+    return overfeat.slide(scales=(0.5, 0.75, 1, 1.25, 1.5, 2), shifted=True)
+
+
+SYSTEMS = {"scenes": {"OverFeat": sliding}}

@@ -1,6 +1,7 @@
 """Chapter 06: templates of edges, everywhere and at every size."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import SCENE_HOG, of_cells, of_templates
 
 TABLES = {
     "hog": {
@@ -89,3 +90,8 @@ CLAIMS = [
         }.items()
     ),
 ]
+
+SYSTEMS = {
+    "scenes": {"HOG": of_templates("HOGDetector", 8, **SCENE_HOG)},
+    "photographs": {"HOG": of_cells("HOGDetector", 1.5, 8, 3)},
+}

@@ -1,6 +1,7 @@
 """Chapter 07: templates with parts that move."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import SCENE_HOG, of_cells, of_templates
 
 TABLES = {
     "deformable_parts": {
@@ -85,3 +86,9 @@ CLAIMS = [
         }.items()
     ),
 ]
+
+PARTS = {"part_side": 2, "reach": 3}
+SYSTEMS = {
+    "scenes": {"DPM": of_templates("DeformablePartsModel", 8, **PARTS, **SCENE_HOG)},
+    "photographs": {"DPM": of_cells("DeformablePartsModel", 1.0, 4, 2, **PARTS)},
+}

@@ -1,6 +1,7 @@
 """Chapter 09: R-CNN."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import CROPS, SMALL, of_scenes
 
 VOC07 = {"system": "R-CNN", "dataset": "VOC07 test"}
 
@@ -131,3 +132,5 @@ CLAIMS = [
         right=1,
     ),
 ]
+
+SYSTEMS = {"scenes": {"R-CNN": of_scenes("RCNN", 8, SMALL, 200, **CROPS)}}

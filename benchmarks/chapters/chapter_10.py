@@ -1,6 +1,7 @@
 """Chapter 10: spatial pyramid and RoI pooling, Fast R-CNN."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import CELL_HEADS, LARGE, SCENE_HEADS, SMALL, of_photographs, of_scenes
 
 TABLES = {
     "fast_rcnn": {
@@ -130,3 +131,8 @@ CLAIMS = [
         ),
     ),
 ]
+
+SYSTEMS = {
+    "scenes": {"Fast R-CNN": of_scenes("FastRCNN", 8, SMALL, 200, **SCENE_HEADS)},
+    "photographs": {"Fast R-CNN": of_photographs("FastRCNN", 3, LARGE, 2000, **CELL_HEADS)},
+}

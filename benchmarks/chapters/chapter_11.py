@@ -1,6 +1,16 @@
 """Chapter 11: a network that proposes its own regions."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import (
+    CELL_HEADS,
+    CELL_RPN,
+    LARGE,
+    SCENE_HEADS,
+    SCENE_RPN,
+    SMALL,
+    of_photographs,
+    of_scenes,
+)
 
 TABLES = {
     "faster_rcnn": {
@@ -86,3 +96,12 @@ CLAIMS = [
         right={"system": "FasterRCNN", "training": "in turns"},
     ),
 ]
+
+SYSTEMS = {
+    "scenes": {
+        "Faster R-CNN": of_scenes("FasterRCNN", 8, SMALL, post_nms=100, **SCENE_HEADS, **SCENE_RPN)
+    },
+    "photographs": {
+        "Faster R-CNN": of_photographs("FasterRCNN", 3, LARGE, **CELL_HEADS, **CELL_RPN)
+    },
+}

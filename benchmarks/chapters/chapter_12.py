@@ -1,6 +1,7 @@
 """Chapter 12: YOLO, detection as regression, beside Faster R-CNN."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import LARGE, SMALL, of_photographs, of_scenes
 
 TABLES = {
     "yolo": {
@@ -116,3 +117,9 @@ CLAIMS = [
         papers=(paper("Fast YOLO"), paper("YOLO")),
     ),
 ]
+
+GRID = {"feature_map": "stride16", "convolutions": (128, 64), "hidden": 512}
+SYSTEMS = {
+    "scenes": {"YOLO": of_scenes("YOLO", 8, SMALL, 7, **GRID)},
+    "photographs": {"YOLO": of_photographs("YOLO", 3, LARGE, 14, **GRID)},
+}

@@ -1,6 +1,7 @@
 """Chapter 14: semantic segmentation, from a classifier of windows to FCN-32s."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import SMALL, of_scenes
 
 TABLES = {
     "windows_and_convolution": {
@@ -58,3 +59,5 @@ CLAIMS = [
         right=CONVERTED,
     ),
 ]
+
+SYSTEMS = {"scenes": {"PatchSegmenter": of_scenes("PatchSegmenter", 15, SMALL)}}

@@ -1,6 +1,7 @@
 """Chapter 15: several scales, superpixels that vote, and the best cover of a tree of regions."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import SMALL, of_scenes
 
 TABLES = {
     "scales": {
@@ -66,3 +67,5 @@ CLAIMS = [
         right={"system": "most frequent class"},
     ),
 ]
+
+SYSTEMS = {"scenes": {"MultiScaleParser": of_scenes("MultiScaleParser", 15, SMALL)}}

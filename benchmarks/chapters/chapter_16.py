@@ -1,6 +1,7 @@
 """Chapter 16: repeated refinement with shared weights."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import SMALL, of_scenes
 
 TABLES = {
     "refinement": {
@@ -56,3 +57,5 @@ CLAIMS = [
         right={"system": "most frequent class"},
     ),
 ]
+
+SYSTEMS = {"scenes": {"RecurrentSegmenter": of_scenes("RecurrentSegmenter", 15, SMALL)}}

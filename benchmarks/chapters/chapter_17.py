@@ -1,6 +1,7 @@
 """Chapter 17: learned upsampling and skips, FCN-32s to FCN-8s."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import LARGE, SMALL, of_photographs, of_scenes
 
 TABLES = {
     "skips": {
@@ -109,3 +110,8 @@ CLAIMS = [
         papers=({"system": "FCN-8s", "dataset": "CamVid test"},),
     ),
 ]
+
+SYSTEMS = {
+    "scenes": {"FCN-8s": of_scenes("FCN", 15, SMALL, stride=8)},
+    "photographs": {f"FCN-{n}s": of_photographs("FCN", 11, LARGE, stride=n) for n in (32, 16, 8)},
+}

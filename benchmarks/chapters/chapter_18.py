@@ -1,6 +1,7 @@
 """Chapter 18: simultaneous detection and segmentation."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import CROPS, SMALL, of_scenes
 
 TABLES = {
     "sds": {
@@ -50,3 +51,5 @@ CLAIMS = [
         right=sds(),
     ),
 ]
+
+SYSTEMS = {"scenes": {"SDS": of_scenes("SDS", 8, SMALL, 200, 256, **CROPS)}}

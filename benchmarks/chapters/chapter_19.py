@@ -1,6 +1,7 @@
 """Chapter 19: hypercolumns."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import SMALL, of_scenes
 
 TABLES = {
     "hypercolumns": {
@@ -72,3 +73,9 @@ CLAIMS = [
         "the average precision hangs on the few surest of each class, and these lose",
     ),
 ]
+
+DEPTHS = ("stride4", "stride8", "stride16", "fc")
+MASKS = {"pool_size": 5, "hidden": 128}
+SYSTEMS = {
+    "scenes": {"Hypercolumns": of_scenes("HypercolumnSegmenter", 8, SMALL, 30, DEPTHS, **MASKS)}
+}

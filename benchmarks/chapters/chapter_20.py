@@ -1,6 +1,7 @@
 """Chapter 20: multi-task network cascades."""
 
 from benchmarks.claims import Claim
+from benchmarks.systems import CELL_RPN, LARGE, SCENE_RPN, SMALL, of_photographs, of_scenes
 
 TABLES = {
     "cascade": {
@@ -79,3 +80,13 @@ CLAIMS = [
         right=0.50,
     ),
 ]
+
+STAGES = {"feature_map": "stride8", "crop_size": 10, "mask_hidden": 128, "hidden": 128}
+STAGES |= {"post_nms": 100}
+CELL_STAGES = {"feature_map": "stride16", "hidden": 512}
+SYSTEMS = {
+    "scenes": {"Cascade": of_scenes("MultiTaskCascade", 8, SMALL, **STAGES, **SCENE_RPN)},
+    "photographs": {
+        "Cascade": of_photographs("MultiTaskCascade", 3, LARGE, **CELL_STAGES, **CELL_RPN)
+    },
+}
