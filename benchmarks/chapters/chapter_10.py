@@ -3,6 +3,18 @@
 from benchmarks.claims import Claim
 from benchmarks.systems import CELL_HEADS, LARGE, SCENE_HEADS, SMALL, of_photographs, of_scenes
 
+PASSES = ("forward", "gradient")
+WAYS = {
+    "cvlib XLA": "ours, compiled with XLA",
+    "cvlib graph": "ours, as TensorFlow runs a graph by itself",
+    "crop_and_resize graph": "what Keras's users write instead, an approximation",
+}
+COMPARED = {
+    "ms": "milliseconds for a batch",
+    "over torchvision": "that over torchvision's",
+    "off by": "largest difference from torchvision's values",
+}
+
 TABLES = {
     "fast_rcnn": {
         "title": "Fast R-CNN",
@@ -29,6 +41,16 @@ TABLES = {
             for system in ("R-CNN", "SPPnet", "Fast R-CNN")
         ],
     },
+    "roi_pooling_cost": {
+        "title": "RoI pooling and RoI align: ours beside torchvision's",
+        "where": {"system": "roi_pooling"},
+        "settings": ("layer", "batch"),
+        "metrics": (
+            *(f"torchvision/{pass_} ms" for pass_ in PASSES),
+            *(f"{way}/{pass_} {what}" for pass_ in PASSES for way in WAYS for what in COMPARED),
+        ),
+        "papers": [],
+    },
 }
 
 COLUMNS = {
@@ -46,6 +68,16 @@ COLUMNS = {
     "multiply-adds ratio, training multiply-adds ratio": "those of one network for each region "
     "over those of Fast R-CNN, for one picture, in the test and in a step of training",
     "trunk multiply-adds ratio": "the same of the trunks alone, in the test",
+    "layer, batch": "`pool` or `align`, and how many maps at once",
+    **{
+        f"torchvision/{pass_} ms": f"milliseconds of torchvision's operator, {what}"
+        for pass_, what in zip(PASSES, ("forward", "forward and back to the map"), strict=True)
+    },
+    **{
+        ", ".join(f"{way}/{pass_} {what}" for pass_ in PASSES): f"{whose}: {meaning}"
+        for way, whose in WAYS.items()
+        for what, meaning in COMPARED.items()
+    },
 }
 
 FAST = {"system": "FastRCNN", "pooling": "pool", "trunk": "trained", "rank": "full"}

@@ -12,6 +12,21 @@ from benchmarks.systems import (
     of_scenes,
 )
 
+WAYS = {
+    "cvlib XLA": "ours, compiled with XLA",
+    "cvlib graph": "ours, as TensorFlow runs a graph by itself",
+    "tf.image graph": "TensorFlow's operator, image by image",
+    "keras_hub graph": "KerasHub's layer in a graph",
+    "keras_hub XLA": "KerasHub's layer with XLA",
+    "keras_cv graph": "KerasCV's layer in a graph",
+    "keras_cv XLA": "KerasCV's layer with XLA",
+}
+COMPARED = {
+    "ms": "milliseconds for a batch",
+    "over torchvision": "that over torchvision's",
+    "equal": "share of the images with the same boxes in the same order as torchvision's",
+}
+
 TABLES = {
     "faster_rcnn": {
         "title": "Faster R-CNN",
@@ -32,6 +47,16 @@ TABLES = {
         ),
         "papers": [],
     },
+    "suppression_cost": {
+        "title": "Non-maximum suppression of 6,000 boxes: ours beside its peers",
+        "where": {"system": "non_max_suppression"},
+        "settings": ("boxes", "batch"),
+        "metrics": (
+            "torchvision ms",
+            *(f"{way} {what}" for way in WAYS for what in COMPARED),
+        ),
+        "papers": [],
+    },
 }
 
 COLUMNS = {
@@ -45,6 +70,13 @@ COLUMNS = {
     "least t",
     "AR/n": "average recall: the mean of that share over all t from 0.5 to 1",
     "times faster": "selective search's time for a picture over the RPN's",
+    "boxes, batch": "`spread` hardly overlap, `dense` ones lie in clusters; how many at once",
+    "torchvision ms": "milliseconds of torchvision's operator for a batch",
+    **{
+        f"{way} {what}": f"{whose}: {meaning}"
+        for way, whose in WAYS.items()
+        for what, meaning in COMPARED.items()
+    },
 }
 
 JOINT = {"system": "FasterRCNN", "training": "joint"}

@@ -193,6 +193,7 @@ def main():
         print(f"{name:<34}{value:9.3f}")
     record(
         system="average_precision",
+        chapter="05",
         metrics=metrics,
         data="random detections",
         settings={"images": arguments.images, "classes": CLASSES},

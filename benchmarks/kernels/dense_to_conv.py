@@ -138,6 +138,7 @@ def main():
             print(f"    {name:<22}{value:12.4g}")
         records.record(
             system="dense_to_conv",
+            chapter="04",
             metrics=metrics,
             data="random images",
             settings={"network": arguments.network, "windows": side**2},

@@ -75,6 +75,7 @@ def main():
             print(f"    {name:<16}{np.median(times):9.2f} ms{times_as_long:9.2f} times per pixel")
         record(
             system="distance transform",
+            chapter="07",
             metrics=metrics,
             data="random maps",
             settings={"side": side, "channels": CHANNELS},

@@ -64,6 +64,7 @@ def main():
             print(f"    {name:<24}{np.median(times):9.2f} ms{speed:9.2f} times")
         record(
             system="hog",
+            chapter="06",
             metrics=metrics,
             data="scenes",
             settings={"side": side, "batch": 16},

@@ -52,6 +52,7 @@ def measure(data, name, steps):
     rates["ratio"] = rates["loader"] / rates["step"]
     record(
         system="loader",
+        chapter="01",
         metrics={c if c == "ratio" else f"{c} images/s": rates[c] for c in COLUMNS},
         data=dataset,
         settings={"backbone": name, "batch_size": BATCH},

@@ -136,5 +136,5 @@ def measure(kind, batch, python, repeats):
 
 
 if __name__ == "__main__":
-    kinds = ("spread", "dense")
-    run(__doc__.splitlines()[0], "non_max_suppression", "random boxes", "boxes", kinds, measure)
+    kinds, about = ("spread", "dense"), __doc__.splitlines()[0]
+    run(about, "11", "non_max_suppression", "random boxes", "boxes", kinds, measure)

@@ -171,4 +171,5 @@ def measure(kind, batch, python, repeats):
 
 
 if __name__ == "__main__":
-    run(__doc__.splitlines()[0], "roi_pooling", "random map and boxes", "layer", LAYERS, measure)
+    about = __doc__.splitlines()[0]
+    run(about, "10", "roi_pooling", "random map and boxes", "layer", LAYERS, measure)

@@ -53,6 +53,7 @@ def measure(data, mode, count):
     for name, spent, metrics in zip(IMPLEMENTATIONS, times, rows, strict=True):
         record(
             system="selective_search",
+            chapter="08",
             metrics=metrics,
             data=dataset,
             settings={"mode": mode, "implementation": name, "images": len(dataset)},

@@ -38,12 +38,12 @@ def take_turns(functions, repeats):
     return milliseconds
 
 
-def run(description, system, data, setting, kinds, measure):
+def run(description, chapter, system, data, setting, kinds, measure):
     """Reads the command line, measures every kind at every batch size, prints and records.
 
     Args:
         description: of the command.
-        system, data: of the records.
+        chapter, system, data: of the records.
         setting: name of what `kinds` are.
         kinds: what is measured.
         measure: function from a kind, a batch size, torchvision's interpreter or None and the
@@ -64,6 +64,7 @@ def run(description, system, data, setting, kinds, measure):
             metrics |= {f"{name} ms": np.median(times) for name, times in milliseconds.items()}
             record(
                 system=system,
+                chapter=chapter,
                 metrics=metrics,
                 data=data,
                 settings={setting: kind, "batch": batch},
