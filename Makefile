@@ -4,7 +4,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 
 # What computes with Keras, and therefore must pass on every backend.
 PORTABLE = $(wildcard $(addprefix tests/,\
-	layers models metrics test_boxes.py test_losses.py test_masks.py test_targets.py))
+	layers models metrics test_boxes.py test_exercises.py test_losses.py test_masks.py test_targets.py))
 
 # Compiling takes most of the time of JAX's tests.
 JAX := KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0

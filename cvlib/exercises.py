@@ -1,6 +1,7 @@
 """The course's exercises."""
 
 import numpy as np
+from keras import ops
 
 
 def check(question, answer, expected, tolerance=1e-3):
@@ -8,10 +9,13 @@ def check(question, answer, expected, tolerance=1e-3):
 
     Args:
         question: its name, which the line begins with.
-        answer: a number, truth value or array of these; None while it is missing.
+        answer: a number, truth value or array of these, or a tensor; None while it is missing.
         expected: the right answer.
         tolerance: by how much a number may differ, absolute.
     """
+    answer, expected = (
+        ops.convert_to_numpy(x) if ops.is_tensor(x) else x for x in (answer, expected)
+    )
     if answer is None:
         verdict = "to do"
     elif np.shape(answer) != np.shape(expected):

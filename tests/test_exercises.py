@@ -1,5 +1,7 @@
+import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from cvlib.exercises import check
 
@@ -20,3 +22,10 @@ from cvlib.exercises import check
 def test_an_answer_is_compared(capsys, answer, expected, verdict):
     check("mean IoU", answer, expected)
     assert capsys.readouterr().out == f"mean IoU: {verdict}\n"
+
+
+def test_a_tensor_that_is_learnt_is_an_answer(capsys):
+    weight = keras.Variable([1.0, 2.0])
+    check("weights", ops.convert_to_tensor(weight), [1.0, 2.0])
+    check("weights", [1.0, 2.0], 1.0 * weight)
+    assert capsys.readouterr().out == "weights: right\nweights: right\n"
