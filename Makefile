@@ -32,8 +32,9 @@ test: .venv/installed ## style, tests on TensorFlow and JAX, checks of chapters 
 	$(BIN)/python -m ci.check_tables
 	$(BIN)/python -m ci.nbval
 
-test-backends: .venv/installed-torch ## the portable tests on PyTorch, the slow ones on JAX
+test-backends: .venv/installed-torch ## portable tests and chapters on PyTorch, JAX's slow tests
 	KERAS_BACKEND=torch $(PYTEST) $(PORTABLE)
+	KERAS_BACKEND=torch $(BIN)/python -m ci.nbval
 	$(JAX) $(PYTEST) -m slow $(PORTABLE)
 
 site: .venv/installed-site ## the site in build/site: chapters as stored, results, API
