@@ -20,14 +20,10 @@ from benchmarks.chapters import load_chapters
 from cvlib.records import record
 
 # Dict from a group to its systems, each a function that builds it untrained.
-SYSTEMS = {
-    group: {
-        name: build
-        for chapter in load_chapters().values()
-        for name, build in getattr(chapter, "SYSTEMS", {}).get(group, {}).items()
-    }
-    for group in ("scenes", "photographs")
-}
+SYSTEMS = {}
+for chapter in load_chapters().values():
+    for group, builders in getattr(chapter, "SYSTEMS", {}).items():
+        SYSTEMS.setdefault(group, {}).update(builders)
 
 
 def time_system(system, batch_size, runs=50, warmup=10, stages=True):
@@ -103,7 +99,7 @@ def main():
         "models",
         nargs="*",
         default=list(SYSTEMS),
-        help=".keras files of systems, or groups of the course (both)",
+        help=".keras files of systems, or groups of the course's systems (all)",
     )
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--runs", type=int, default=50)

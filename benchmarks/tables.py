@@ -69,7 +69,7 @@ COLUMNS = {
     "a metric's bootstrap, b": "95% interval of the mean over the images, by 2000 resamples of "
     "each image's mean over the seeds",
     "backend, device, precision, resolution": "as in the records",
-    "cores": "of the machine; a backend computes with as many threads",
+    "cores": "of the machine's processor",
     "parameters": "of the network",
     "model": "name of the file that was timed, or of the group of systems, built untrained",
     "batch_size": "images a run",

@@ -4,14 +4,19 @@ from benchmarks.claims import Claim
 from benchmarks.systems import CELL_HEADS, LARGE, SCENE_HEADS, SMALL, of_photographs, of_scenes
 
 PASSES = ("forward", "gradient")
-WAYS = {
+OURS = {
     "cvlib XLA": "ours, compiled with XLA",
     "cvlib graph": "ours, as TensorFlow runs a graph by itself",
+    "cvlib": "ours, on PyTorch as it is",
+}
+WAYS = OURS | {
     "crop_and_resize graph": "what Keras's users write instead, an approximation",
 }
-COMPARED = {
+TIMES = {
     "ms": "milliseconds for a batch",
-    "over torchvision": "that over torchvision's",
+    "over torchvision": "its time over that of torchvision's",
+}
+COMPARED = TIMES | {
     "off by": "largest difference from torchvision's values",
 }
 
@@ -56,7 +61,8 @@ TABLES = {
 COLUMNS = {
     "pooling": "how a region is brought to one size: RoI pooling (`pool`), RoI align (`align`), or "
     "SPP-net's pyramid (`spp`)",
-    "trunk": "the convolutions learn too (`trained`) or not (`frozen`)",
+    "trunk": "the convolutions learn too (`trained`; on photographs all but the first) or not "
+    "(`frozen`)",
     "rank": "of the two fully connected layers: `full`, or shares of their singular values",
     "mAP@0.5 VOC 2007": "mean average precision by Pascal VOC's rule of 11 points, at IoU 0.5",
     "AP/x": "average precision of the class x, by the same rule",

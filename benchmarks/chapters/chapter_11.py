@@ -1,5 +1,6 @@
 """Chapter 11: a network that proposes its own regions."""
 
+from benchmarks.chapters.chapter_10 import OURS, TIMES
 from benchmarks.claims import Claim
 from benchmarks.systems import (
     CELL_HEADS,
@@ -12,18 +13,14 @@ from benchmarks.systems import (
     of_scenes,
 )
 
-WAYS = {
-    "cvlib XLA": "ours, compiled with XLA",
-    "cvlib graph": "ours, as TensorFlow runs a graph by itself",
+WAYS = OURS | {
     "tf.image graph": "TensorFlow's operator, image by image",
     "keras_hub graph": "KerasHub's layer in a graph",
     "keras_hub XLA": "KerasHub's layer with XLA",
     "keras_cv graph": "KerasCV's layer in a graph",
     "keras_cv XLA": "KerasCV's layer with XLA",
 }
-COMPARED = {
-    "ms": "milliseconds for a batch",
-    "over torchvision": "that over torchvision's",
+COMPARED = TIMES | {
     "equal": "share of the images with the same boxes in the same order as torchvision's",
 }
 
@@ -70,7 +67,7 @@ COLUMNS = {
     "least t",
     "AR/n": "average recall: the mean of that share over all t from 0.5 to 1",
     "times faster": "selective search's time for a picture over the RPN's",
-    "boxes, batch": "`spread` hardly overlap, `dense` ones lie in clusters; how many at once",
+    "boxes, batch": "`spread` boxes lie anywhere, `dense` ones in clusters; pictures at once",
     "torchvision ms": "milliseconds of torchvision's operator for a batch",
     **{
         f"{way} {what}": f"{whose}: {meaning}"

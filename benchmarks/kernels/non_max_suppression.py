@@ -3,12 +3,12 @@
     python -m benchmarks.kernels.non_max_suppression [--torchvision PYTHON]
 
 6,000 boxes of an image at an IoU of 0.7, keeping 300, as Faster R-CNN's proposals: `spread` boxes
-hardly overlap, so that the first tiles hold those to keep; `dense` ones are 40 clusters of 150, as
-anchors around objects. All are compiled, with XLA and as TensorFlow runs a graph by itself (on
-PyTorch neither), and take turns, so nothing else should run on the machine. torchvision, which
-knows no number to keep and is cut to its first 300, runs in a process of its own by the given
-interpreter, before the turns, with as many threads. `equal` is the share of images for which a peer
-keeps the same boxes in the same order.
+lie anywhere, few with such an IoU, so that the first tiles hold those to keep; `dense` ones are 40
+clusters of 150, as anchors around objects. All are compiled, with XLA and as TensorFlow runs a
+graph by itself (on PyTorch neither), and take turns, so nothing else should run on the machine.
+torchvision, which knows no number to keep and is cut to its first 300, runs in a process of its own
+by the given interpreter, before the turns, with as many threads. `equal` is the share of images for
+which a peer keeps the same boxes in the same order.
 """
 
 import json
