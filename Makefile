@@ -34,7 +34,7 @@ test: .venv/installed ## style, tests on TensorFlow and JAX, checks of chapters 
 
 test-backends: .venv/installed-torch ## portable tests and chapters on PyTorch, JAX's slow tests
 	KERAS_BACKEND=torch $(PYTEST) $(PORTABLE)
-	KERAS_BACKEND=torch $(BIN)/python -m ci.nbval
+	KERAS_BACKEND=torch PYTHONWARNINGS=ignore $(BIN)/python -m ci.nbval
 	$(JAX) $(PYTEST) -m slow $(PORTABLE)
 
 site: .venv/installed-site ## the site in build/site: chapters as stored, results, API

@@ -9,7 +9,7 @@ from cvlib.metrics import MeanAveragePrecision
 from cvlib.models import Localizer, backbone
 from cvlib.models.localizer import fit_box_heads
 
-from .training import Batches
+from .training import Batches, compiled
 
 SIZE = (64, 64)
 
@@ -41,6 +41,7 @@ def fit(localizer, data, epochs):
 
 
 @pytest.mark.slow
+@compiled
 def test_learns_class_and_box_and_beats_the_constant_box(tmp_path):
     images, targets = squares(512)
     localizer = make(dropout=0.0)
@@ -149,6 +150,7 @@ def test_per_class_gives_the_predicted_class_its_box_and_trains_the_true_one():
 
 
 @pytest.mark.slow
+@compiled
 def test_two_objects_are_told_apart_by_their_order():
     images, targets = squares(384, objects=2)
     shuffled = {key: value[:, ::-1].copy() for key, value in targets.items()}
@@ -205,6 +207,7 @@ def test_the_background_is_the_class_of_outputs_without_an_object():
 
 
 @pytest.mark.slow
+@compiled
 def test_outputs_without_an_object_fall_silent():
     localizer = make(num_objects=2, background=True, dropout=0.0)
     localizer.compile(keras.optimizers.Adam(1e-3), train="both", box_loss="smooth_l1")

@@ -5,7 +5,7 @@ from keras import ops
 
 from cvlib.models import OverFeat, backbone
 
-from .training import squares
+from .training import compiled, squares
 
 SIZE = (64, 64)
 
@@ -130,6 +130,7 @@ def test_images_without_objects_train_the_background_only():
 
 
 @pytest.mark.slow
+@compiled
 def test_learns_to_detect_and_survives_saving(tmp_path):
     images, targets = squares(384)
     model = make(dropout=0.0)

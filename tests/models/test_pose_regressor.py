@@ -7,7 +7,7 @@ from cvlib.layers import CropAndResize
 from cvlib.models import PoseRegressor, backbone
 from cvlib.models.pose_regressor import _displaced_crops, _jittered_boxes, _persons
 
-from .training import Batches
+from .training import Batches, compiled
 
 SIZE = 64
 
@@ -37,6 +37,7 @@ def mean_error(found, targets):
 
 
 @pytest.mark.slow
+@compiled
 def test_learns_and_every_stage_comes_closer(tmp_path):
     images, targets = dots(192)
     pose = make(dropout=0.0)
