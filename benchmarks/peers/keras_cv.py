@@ -1,0 +1,45 @@
+"""KerasCV's RetinaNet, untrained, on a ResNet-50 at 512x512, for the table of `peers.keras_hub`.
+
+    KERAS_BACKEND=tensorflow python -m benchmarks.peers.keras_cv
+
+Run it while nothing else runs on the machine; a record is written for each batch size. From
+pictures to boxes after suppression.
+"""
+
+import numpy as np
+from keras_cv.models import ResNetBackbone, RetinaNet
+
+from benchmarks.latency import keep
+from benchmarks.peers import CLASSES, SIZE
+from cvlib.models.system import time_calls
+
+
+class Detector(RetinaNet):
+    """One whose `predict_on_batch` takes images, where KerasCV 0.9 wants them from `predict`."""
+
+    def predict_step(self, *args):
+        *state, (images,) = args
+        return super().predict_step(*state, images)
+
+
+def retina_net():
+    trunk = ResNetBackbone(
+        stackwise_filters=[64, 128, 256, 512],
+        stackwise_blocks=[3, 4, 6, 3],
+        stackwise_strides=[1, 2, 2, 2],
+        include_rescaling=True,
+        input_shape=(*SIZE, 3),
+    )
+    return Detector(trunk, num_classes=CLASSES, bounding_box_format="xyxy")
+
+
+def main(runs=30):
+    for batch_size in (1, 8):
+        images = np.random.default_rng(0).uniform(0, 255, (batch_size, *SIZE, 3)).astype("float32")
+        model = retina_net()
+        times = {"graph": time_calls(model.predict_on_batch, images, runs, 5)}
+        keep("ResNet-50", "KerasCV RetinaNet", model, batch_size, times)
+
+
+if __name__ == "__main__":
+    main()
