@@ -6,11 +6,10 @@ Run it while nothing else runs on the machine; a record is written for each batc
 pictures to boxes after suppression, which takes seconds: there are few runs.
 """
 
-import numpy as np
 from keras_cv.models import ResNetBackbone, RetinaNet
 
 from benchmarks.latency import keep
-from benchmarks.peers import CLASSES, SIZE
+from benchmarks.peers import CLASSES, SIZE, pictures
 from cvlib.models.system import time_calls
 
 
@@ -35,9 +34,8 @@ def retina_net():
 
 def main(runs=5):
     for batch_size in (1, 8):
-        images = np.random.default_rng(0).uniform(0, 255, (batch_size, *SIZE, 3)).astype("float32")
         model = retina_net()
-        times = {"graph": time_calls(model.predict_on_batch, images, runs, 1)}
+        times = {"graph": time_calls(model.predict_on_batch, pictures(batch_size), runs, 1)}
         keep("ResNet-50", "KerasCV RetinaNet", model, batch_size, times)
 
 

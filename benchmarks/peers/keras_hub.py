@@ -7,7 +7,6 @@ pictures to boxes after suppression, which KerasHub does not compile into the ne
 into that of its `predict`.
 """
 
-import numpy as np
 from keras_hub.models import (
     ResNetBackbone,
     RetinaNetBackbone,
@@ -15,7 +14,7 @@ from keras_hub.models import (
 )
 
 from benchmarks.latency import keep, time_system
-from benchmarks.peers import CLASSES, SIZE
+from benchmarks.peers import CLASSES, SIZE, pictures
 from cvlib.models import YOLO, FasterRCNN, backbone
 from cvlib.models.system import time_calls
 
@@ -60,9 +59,8 @@ def main(runs=30):
             system = build()
             times = time_system(system, batch_size, runs, 5, stages=False)
             keep("ResNet-50", name, system, batch_size, times)
-        images = np.random.default_rng(0).uniform(0, 255, (batch_size, *SIZE, 3)).astype("float32")
         model = retina_net()
-        times = {"graph": time_calls(model.predict_on_batch, images, runs, 5)}
+        times = {"graph": time_calls(model.predict_on_batch, pictures(batch_size), runs, 5)}
         keep("ResNet-50", "KerasHub RetinaNet", model, batch_size, times)
 
 

@@ -9,7 +9,6 @@ nothing else runs on the machine; a record is written for each batch size. torch
 PyTorch that was built for CUDA, if only to load.
 """
 
-import numpy as np
 import torch
 import torchvision
 from torchvision.models.detection import FasterRCNN
@@ -17,7 +16,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from benchmarks.latency import keep
-from benchmarks.peers import CLASSES, SIZE
+from benchmarks.peers import CLASSES, SIZE, pictures
 from cvlib.models.system import time_calls
 
 
@@ -46,8 +45,7 @@ def main(runs=30):
         return [{key: value.cpu().numpy() for key, value in one.items()} for one in found]
 
     for batch_size in (1, 8):
-        images = np.random.default_rng(0).uniform(0, 255, (batch_size, *SIZE, 3)).astype("float32")
-        times = {"graph": time_calls(detect, images, runs, 5)}
+        times = {"graph": time_calls(detect, pictures(batch_size), runs, 5)}
         keep("ResNet-50", "torchvision Faster R-CNN", None, batch_size, times, SIZE)
 
 
