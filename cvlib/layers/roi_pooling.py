@@ -140,26 +140,32 @@ def max_of_bins(features, rows, columns):
             # PyTorch passes the features too, and the upstream gradient by name.
             upstream = _[0] if upstream is None else upstream
             table, cells = tables(features), first_cells(features)
+            # Nothing equals this: the gradients of empty bins go one cell beyond the last image. So
+            # the sum below reads what is in memory; XLA would work out `empty` for each value.
+            wanted = ops.where(empty, float("nan"), maxima)
+            beyond = (batch - image[..., None]) * height * width
 
             def row_above(i, cell):
                 """From the last row up, so that the first with the maximum is the one kept."""
                 for place in reversed(places(i - 1)):
-                    found = ops.take(table, place, axis=0) == maxima
+                    found = ops.take(table, place, axis=0) == wanted
                     cell = ops.where(found, ops.take(cells, place, axis=0), cell)
                 return i - 1, cell
 
             _, cell = ops.while_loop(
-                lambda i, _: i > 0, row_above, (tallest, ops.zeros_like(maxima, "int32"))
+                lambda i, _: i > 0,
+                row_above,
+                (tallest, ops.broadcast_to(beyond, ops.shape(maxima))),
             )
             cell = image[..., None] * height * width + cell
             channel = ops.arange(channels, dtype="int32")
             # In float32: what thousands of boxes add to a cell is lost in half precision.
             flat = ops.segment_sum(
-                ops.cast(ops.reshape(ops.where(empty, 0, upstream), (-1,)), "float32"),
+                ops.cast(ops.reshape(upstream, (-1,)), "float32"),
                 ops.reshape(cell * channels + channel, (-1,)),
-                batch * height * width * channels,
+                (batch * height * width + 1) * channels,
             )
-            flat = ops.cast(flat, upstream.dtype)
+            flat = ops.cast(flat[:-channels], upstream.dtype)
             return ops.reshape(flat, (batch, height, width, channels))
 
         return ops.where(empty, ops.zeros_like(maxima), maxima), gradient
