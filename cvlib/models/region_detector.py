@@ -26,14 +26,25 @@ class RegionDetector(System):
     background_iou = (0.1, 0.5)  # of a proposal with its object, in training
     _training = False
 
-    def compile(self, optimizer="adam", num_regions=64, **kwargs):
+    def compile(self, optimizer="adam", num_regions=64, background_iou=None, **kwargs):
         """Prepares for `fit`.
 
         Args:
             optimizer: as in `keras.Model.compile`, like `**kwargs`.
             num_regions: how many regions of each image the head learns from, a quarter of them
                 objects where there are so many.
+            background_iou: (low, high): background is a region whose highest IoU with an object is
+                at least low and below high. By default what the system's paper says. Regions under
+                a low that is not 0 are never learnt from: small ones inside large objects, too.
+
+        Raises:
+            ValueError: `background_iou` is not 0 <= low < high <= 0.5.
         """
+        if background_iou is not None:
+            low, high = background_iou
+            if not 0 <= low < high <= 0.5:
+                raise ValueError(f"`background_iou` is 0 <= low < high <= 0.5, not {low}, {high}.")
+            self.background_iou = low, high
         super().compile(optimizer, **kwargs)
         self._num_regions = num_regions
         self._seed = keras.random.SeedGenerator()

@@ -40,16 +40,17 @@ def overlap(a, b):
 
 
 @pytest.mark.slow
-def test_losses_are_those_of_the_paper():
+@pytest.mark.parametrize("least", [0.1, 0])
+def test_losses_are_those_of_the_paper(least):
     model = make()
-    model.compile("sgd", num_regions=64)
+    model.compile("sgd", num_regions=64, background_iou=(least, 0.5))
     images, y = squares(2)
     given = near(y["boxes"], 24)
     outputs = model({"images": images, "proposals": given}, training=False)
     regions = np.concatenate([given, y["boxes"]], axis=1)
     logits, deltas = model.heads(model.pooling(outputs["features"], regions))
     logits, deltas = ops.convert_to_numpy(logits), ops.convert_to_numpy(deltas)
-    classification, box = [], []
+    classification, box, far = [], [], 0
     for i, n in np.ndindex(*regions.shape[:2]):
         region = regions[i, n]
         real = np.flatnonzero(y["labels"][i] >= 0)
@@ -57,7 +58,8 @@ def test_losses_are_those_of_the_paper():
             continue
         ious = [overlap(region, y["boxes"][i, m]) for m in real]
         label = y["labels"][i, real[np.argmax(ious)]] if max(ious) >= 0.5 else 3
-        if max(ious) < 0.1:
+        far += max(ious) < 0.1
+        if max(ious) < least:
             continue
         log_sum = np.log(np.exp(logits[i, n]).sum())
         classification.append(log_sum - logits[i, n, label])
@@ -74,10 +76,16 @@ def test_losses_are_those_of_the_paper():
         ]
         error = np.abs(target - deltas[i, n, label])
         box.append(np.where(error < 1, error**2 / 2, error - 0.5).sum())
-    assert 0 in box and max(box) > 0.1
+    assert 0 in box and max(box) > 0.1 and far
     found = losses(model, y, outputs)
     np.testing.assert_allclose(found["classification"], np.mean(classification), rtol=1e-4)
     np.testing.assert_allclose(found["box"], np.mean(box), rtol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [(0.5, 0.1), (-0.1, 0.5), (0, 0.6), (0, float("nan"))])
+def test_background_that_is_none(wrong):
+    with pytest.raises(ValueError, match="background_iou"):
+        make().compile("sgd", background_iou=wrong)
 
 
 def test_losses_read_the_map_and_the_proposals_alone():
