@@ -8,6 +8,7 @@ cvlib evaluate model.keras --data voc:FOLDER --split test
 import argparse
 import itertools
 import json
+import math
 import os
 import shutil
 import sys
@@ -280,18 +281,17 @@ def faster_rcnn(trunk, dataset, size, boxes):
 
 
 def anchors(boxes):
-    """`sizes` and `ratios` of anchors for `boxes`, (N, 4) each, and the `feature_map` for them."""
+    """As `choose_anchors` for `boxes`, (N, 4) each; it says what it chose."""
     boxes = np.concatenate(boxes)
-    sizes, ratios = choose_anchors(boxes)
-    # A cell of the map is at most about half of a small object.
-    feature_map = "stride16" if sizes[0] >= 24 else "stride8"
+    chosen = choose_anchors(boxes)
+    sizes, ratios, feature_map = chosen.values()
     covered = np.mean(centred_iou(boxes, sizes, ratios) >= 0.5)
     print(
         f"Anchors have sides of {', '.join(map(str, sizes))} pixels and heights of "
         f"{', '.join(map(str, ratios))} times their widths, on the map of {feature_map}; "
         f"{100 * covered:.0f} % of the objects have one of nearly their form (IoU of 0.5)."
     )
-    return {"sizes": sizes, "ratios": ratios, "feature_map": feature_map}
+    return chosen
 
 
 def cascade(trunk, dataset, size, boxes):
@@ -405,16 +405,30 @@ def choose_grid(boxes, size):
 
 
 def choose_anchors(boxes):
-    """Three sizes and up to three ratios (height / width) that span those of `boxes` (N, 4)."""
+    """`sizes` and `ratios` of anchors that span those of `boxes` (N, 4), and their `feature_map`.
+
+    There are three sizes, more where neighbours would be over 2.5 times apart, and up to three
+    ratios (height / width). The map is that of stride 16, as in the papers, unless most objects are
+    smaller than one and a half of its cells: a finer map comes from fewer layers, which tell
+    classes apart less well.
+
+    Returns:
+        A dict, as `FasterRCNN` and the systems built on it take them.
+    """
     sides = boxes[:, 2:] - boxes[:, :2]
     sides = sides[(sides > 1).all(axis=1)]
     if not len(sides):
         raise ValueError("No image has an object of more than one pixel to learn from.")
-    small, large = np.quantile(np.sqrt(sides.prod(axis=1)), (0.1, 0.9))
+    small, typical, large = np.quantile(np.sqrt(sides.prod(axis=1)), (0.1, 0.5, 0.9))
     wide, tall = np.quantile(sides[:, 1] / sides[:, 0], (0.1, 0.9))
-    sizes = np.unique(np.geomspace(small, large, 3).round())
+    number = max(3, 1 + math.ceil(math.log(large / small, 2.5)))
+    sizes = np.unique(np.geomspace(small, large, number).round())
     ratios = np.unique(np.geomspace(wide, tall, 3).round(2))
-    return tuple(map(int, sizes)), tuple(map(float, ratios))
+    return {
+        "sizes": tuple(map(int, sizes)),
+        "ratios": tuple(map(float, ratios)),
+        "feature_map": "stride16" if typical >= 24 else "stride8",
+    }
 
 
 def centred_iou(boxes, sizes, ratios):

@@ -1,5 +1,6 @@
 """The command line, from a folder of annotated images to annotated pictures."""
 
+import itertools
 import json
 import os
 import signal
@@ -361,14 +362,25 @@ def test_anchors_span_the_boxes():
     side = np.geomspace(20, 80, 101)
     corner = np.zeros_like(side)
     boxes = np.stack([corner, corner, side, 2 * side], axis=-1)
-    sizes, ratios = choose_anchors(boxes)
-    assert ratios == (2.0,)
+    sizes, ratios, feature_map = choose_anchors(boxes).values()
+    assert len(sizes) == 3 and ratios == (2.0,) and feature_map == "stride16"
     # Of the sides' geometric means, the tenth and the ninetieth percentile.
     assert sizes[0] == round(np.sqrt(2) * side[10]) and sizes[-1] == round(np.sqrt(2) * side[90])
     assert centred_iou(boxes, sizes, ratios).min() > 0.5
     assert centred_iou(boxes[:1], (20,), (1.0,)) == pytest.approx(20 * 20 / (20 * 40))
     with pytest.raises(ValueError, match="No image has an object"):
         choose_anchors(np.zeros((2, 4)))
+
+
+def test_more_anchors_for_more_sizes_and_a_fine_map_for_small_objects():
+    """Photographs of everyday things: from 8 to 128 pixels, half of them below 27."""
+    side = np.concatenate([np.geomspace(6, 27, 100), np.geomspace(27, 210, 100)])
+    boxes = np.stack([0 * side, 0 * side, side, side], axis=-1)
+    sizes, _, feature_map = choose_anchors(boxes).values()
+    assert max(b / a for a, b in itertools.pairwise(sizes)) <= 2.6  # rounded
+    assert centred_iou(boxes, sizes, (1.0,)).min() > 0.38
+    assert feature_map == "stride16"
+    assert choose_anchors(boxes * 0.8)["feature_map"] == "stride8"
 
 
 def test_the_grid_is_as_fine_as_nearly_all_objects_need():
