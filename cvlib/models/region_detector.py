@@ -40,11 +40,10 @@ class RegionDetector(System):
         Raises:
             ValueError: `background_iou` is not 0 <= low < high <= 0.5.
         """
-        if background_iou is not None:
-            low, high = background_iou
-            if not 0 <= low < high <= 0.5:
-                raise ValueError(f"`background_iou` is 0 <= low < high <= 0.5, not {low}, {high}.")
-            self.background_iou = low, high
+        low, high = type(self).background_iou if background_iou is None else background_iou
+        if not 0 <= low < high <= 0.5:
+            raise ValueError(f"`background_iou` is 0 <= low < high <= 0.5, not {low}, {high}.")
+        self.background_iou = low, high
         super().compile(optimizer, **kwargs)
         self._num_regions = num_regions
         self._seed = keras.random.SeedGenerator()

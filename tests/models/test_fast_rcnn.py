@@ -88,6 +88,13 @@ def test_background_that_is_none(wrong):
         make().compile("sgd", background_iou=wrong)
 
 
+def test_compiling_again_is_from_the_start():
+    model = make()
+    model.compile("sgd", background_iou=(0, 0.5))
+    model.compile("sgd")
+    assert model.background_iou == (0.1, 0.5)
+
+
 def test_losses_read_the_map_and_the_proposals_alone():
     model = make()
     model.compile("sgd")
