@@ -367,13 +367,14 @@ def test_anchors_span_the_boxes():
     # Of the sides' geometric means, the tenth and the ninetieth percentile.
     assert sizes[0] == round(np.sqrt(2) * side[10]) and sizes[-1] == round(np.sqrt(2) * side[90])
     assert centred_iou(boxes, sizes, ratios).min() > 0.5
+    assert choose_anchors(boxes * [1, 1, 500, 1])["ratios"] == (0.01,)  # not 0
     assert centred_iou(boxes[:1], (20,), (1.0,)) == pytest.approx(20 * 20 / (20 * 40))
     with pytest.raises(ValueError, match="No image has an object"):
         choose_anchors(np.zeros((2, 4)))
 
 
 def test_more_anchors_for_more_sizes_and_a_fine_map_for_small_objects():
-    """Photographs of everyday things: from 8 to 128 pixels, half of them below 27."""
+    """Photographs of everyday things: from 6 to 210 pixels, half of them below 27."""
     side = np.concatenate([np.geomspace(6, 27, 100), np.geomspace(27, 210, 100)])
     boxes = np.stack([0 * side, 0 * side, side, side], axis=-1)
     sizes, _, feature_map = choose_anchors(boxes).values()

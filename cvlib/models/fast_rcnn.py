@@ -31,8 +31,9 @@ class FastRCNN(ProposalDetector):
         fast_rcnn.predict(images, proposals)
 
     In training a region is an object if its IoU with one is at least 0.5, and background if its
-    highest is in [0.1, 0.5). The objects' own boxes are among the regions that are drawn. Objects
-    that are difficult, and crowds, are neither right nor wrong.
+    highest is in [0.1, 0.5), unless `compile` is told other bounds. The objects' own boxes are
+    among the regions that are drawn. Objects that are difficult, and crowds, are neither right nor
+    wrong.
 
     Args:
         backbone: a model from `cvlib.models.backbone`; it is used, and trained, in place, up to the

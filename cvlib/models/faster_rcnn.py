@@ -294,8 +294,8 @@ class FasterRCNN(ProposingDetector):
         without the trunk.
 
         Args:
-            optimizer: as in `keras.Model.compile`, like `**kwargs`, and `num_regions`, as in
-                `RegionDetector.compile`.
+            optimizer: as in `keras.Model.compile`, like `**kwargs`, and `num_regions` and
+                `background_iou`, as in `RegionDetector.compile`.
             train: `"both"`: everything, by the sum of the four losses; `"rpn"`: the RPN by the
                 first two; `"heads"`: the head by the last two.
             trunk: whether the trunk is trained too.

@@ -191,8 +191,8 @@ class MultiTaskCascade(ProposingDetector):
         """Chooses what is trained.
 
         Args:
-            optimizer: as in `keras.Model.compile`, like `**kwargs`, and `num_regions`, as in
-                `RegionDetector.compile`.
+            optimizer: as in `keras.Model.compile`, like `**kwargs`, and `num_regions` and
+                `background_iou`, as in `RegionDetector.compile`.
             train: `"all"`: everything, by the sum of all losses. Step by step: `"rpn"`, `"masks"`,
                 `"classes"`: that stage alone, by its losses.
             trunk: whether the trunk is trained too.

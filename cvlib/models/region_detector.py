@@ -34,17 +34,24 @@ class RegionDetector(System):
             num_regions: how many regions of each image the head learns from, a quarter of them
                 objects where there are so many.
             background_iou: (low, high): background is a region whose highest IoU with an object is
-                at least low and below high. By default what the system's paper says. Regions under
-                a low that is not 0 are never learnt from: small ones inside large objects, too.
+                at least low and below high. By default 0.1 and 0.5 for `FastRCNN`, as its paper has
+                it, 0 and 0.5 for all others. Regions under a low that is not 0 are never learnt
+                from: small ones inside large objects, too.
 
         Raises:
-            ValueError: `background_iou` is not 0 <= low < high <= 0.5.
+            ValueError: `background_iou` is no two numbers with 0 <= low < high <= 0.5.
         """
-        low, high = type(self).background_iou if background_iou is None else background_iou
+        bounds = type(self).background_iou if background_iou is None else background_iou
+        try:
+            low, high = map(float, bounds)
+        except (TypeError, ValueError):
+            low = high = float("nan")
         if not 0 <= low < high <= 0.5:
-            raise ValueError(f"`background_iou` is 0 <= low < high <= 0.5, not {low}, {high}.")
-        self.background_iou = low, high
+            raise ValueError(
+                f"`background_iou` is two numbers with 0 <= low < high <= 0.5, not {bounds!r}."
+            )
         super().compile(optimizer, **kwargs)
+        self.background_iou = low, high
         self._num_regions = num_regions
         self._seed = keras.random.SeedGenerator()
 

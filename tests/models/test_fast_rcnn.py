@@ -82,7 +82,9 @@ def test_losses_are_those_of_the_paper(least):
     np.testing.assert_allclose(found["box"], np.mean(box), rtol=1e-3)
 
 
-@pytest.mark.parametrize("wrong", [(0.5, 0.1), (-0.1, 0.5), (0, 0.6), (0, float("nan"))])
+@pytest.mark.parametrize(
+    "wrong", [(0.5, 0.1), (-0.1, 0.5), (0, 0.6), (0, float("nan")), 0.5, (0,), ("low", "high")]
+)
 def test_background_that_is_none(wrong):
     with pytest.raises(ValueError, match="background_iou"):
         make().compile("sgd", background_iou=wrong)

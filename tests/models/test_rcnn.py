@@ -349,6 +349,10 @@ def test_what_other_settings_made_is_refused(fitted, tmp_path):
     message = f'"epochs": {EPOCHS}}}, .* {{"epochs": {EPOCHS + 1}}}: name another folder'
     with pytest.raises(ValueError, match=message):
         other.fit(x, y, folder=folder, epochs=EPOCHS + 1)
+    other.compile(keras.optimizers.Adam(2e-3), num_regions=16, background_iou=(0.3, 0.5))
+    with pytest.raises(ValueError, match=r'"background_iou": \[0.0, 0.5\].* \[0.3, 0.5\]'):
+        other.fit(x, y, folder=folder, epochs=EPOCHS)
+    other = make()
     shuffled = {**x, "proposals": x["proposals"][::-1]}
     with pytest.raises(ValueError, match="the weights there were made with .*first batch"):
         other.fit(shuffled, y, folder=folder, epochs=EPOCHS)
