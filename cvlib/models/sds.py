@@ -99,9 +99,9 @@ class SDS(StagedDetector):
 
     Memory: the squares of an image take 24 `crop_size`^2 bytes for each region, 800 MB for 2,000 of
     128; the overlaps 4 R^2 bytes, and its refined masks 8 H W for each detection. In training only
-    the squares of `num_regions` are there, and the masks of one image's N objects, some 20 N H W
-    bytes: 800 MB where there are 369 on 240 x 320 pixels. The features of one batch, and of a class at most 10,000
-    objects and 10,000 negatives, are in memory at a time; for refinement its pairs are.
+    the squares of `num_regions` are there, and the masks of one image's N objects, some 27 N H W
+    bytes: 770 MB for 369 objects on 240 x 320 pixels. The features of one batch, and of a class at
+    most 10,000 objects and 10,000 negatives, are in memory at a time; for refinement its pairs are.
 
     Raises:
         ValueError: `features`, `feature_map` or `frozen_to` is none of the above.
