@@ -97,8 +97,11 @@ class StagedDetector(ProposalDetector):
         return history
 
     def _fine_tune(self, x, y, folder, epochs=1, callbacks=(), **kwargs):
-        how = {"num_regions": self._num_regions, "background_iou": self.background_iou}
-        how["epochs"] = epochs
+        how = {
+            "num_regions": self._num_regions,
+            "background_iou": self.background_iou,
+            "epochs": epochs,
+        }
         # Without its name, which counts the optimizers of a process.
         optimizer = {k: v for k, v in self.optimizer.get_config().items() if k != "name"}
         settings = self._settings(x, y, checkpoint=self._checkpoint, optimizer=optimizer, **how)
