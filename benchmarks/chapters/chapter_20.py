@@ -57,13 +57,13 @@ CLAIMS = [
         papers=({"system": "MNC", "metric": "time per image"},),
     ),
     Claim(
-        "The cascade segments instances better than SDS.",
+        "The cascade segments instances better than SDS of chapter 18.",
         metric="mAPr@0.5",
         left=FIVE,
         right=SDS,
     ),
     Claim(
-        "The cascade takes less time for a picture than SDS.",
+        "The cascade takes less time for a picture than SDS of chapter 18.",
         metric="ms",
         left=FIVE,
         right=SDS,
