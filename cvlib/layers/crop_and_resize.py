@@ -10,9 +10,8 @@ class CropAndResize(keras.layers.Layer):
 
     Output cell (i, j) is the image at the centre of cell (i, j) of a grid of `size` cells over the
     box, interpolated between the centres of the four pixels around it; outside the image all is 0.
-    The weights of rows and of columns are independent of each other, so a crop is two matrix
-    products. Nothing is averaged where the crop shrinks the image. Differentiable in the images
-    and in the boxes.
+    Nothing is averaged where the crop shrinks the image. Differentiable in the images and in the
+    boxes.
 
     Args:
         size: (height, width) of the crops.
@@ -35,13 +34,13 @@ class CropAndResize(keras.layers.Layer):
         images = ops.cast(images, self.compute_dtype)
         boxes = ops.cast(boxes, "float64" if self.compute_dtype == "float64" else "float32")
         height, width = ops.shape(images)[1:3]
-        rows = self._weights(boxes[..., 1], boxes[..., 3], self.size[0], height)
-        columns = self._weights(boxes[..., 0], boxes[..., 2], self.size[1], width)
-        return resample(images, rows, columns)
+        y = self._places(boxes[..., 1], boxes[..., 3], self.size[0], height)
+        x = self._places(boxes[..., 0], boxes[..., 2], self.size[1], width)
+        return sample(images, y, x)
 
-    def _weights(self, start, end, cells, pixels):
-        """Weights (B, R, cells, pixels) of the pixels along one side."""
-        return bilinear(centres(start, end, cells), pixels)
+    def _places(self, start, end, cells, pixels):
+        """Where cells are along one side, (B, R, cells), in indices of pixels."""
+        return centres(start, end, cells)
 
     def compute_output_shape(self, images_shape, boxes_shape):
         return (images_shape[0], boxes_shape[1], *self.size, images_shape[3])
@@ -67,11 +66,38 @@ def bilinear(places, pixels):
     return ops.where(pixel == before, 1 - share, ops.where(pixel == before + 1, share, 0.0))
 
 
+def clipped(start, end, cells, pixels):
+    """`centres`, moved to the outermost pixels' centres where they lie beyond them."""
+    places = centres(start, end, cells)
+    return ops.clip(places, 0, ops.cast(pixels - 1, places.dtype))
+
+
 def extended(start, end, cells, pixels):
     """`bilinear` weights (..., cells, pixels) at the `centres` of cells over a box; outside the row
     goes on as it ends."""
-    places = centres(start, end, cells)
-    return bilinear(ops.clip(places, 0, ops.cast(pixels - 1, places.dtype)), pixels)
+    return bilinear(clipped(start, end, cells, pixels), pixels)
+
+
+def sample(images, y, x):
+    """Bilinear samples (B, R, i, j, C) of images (B, H, W, C), outside of which all is 0.
+
+    Args:
+        images: (B, H, W, C) floats.
+        y, x: (B, R, i) and (B, R, j), in indices of pixels.
+    """
+    batch, height, width, channels = ops.shape(images)
+    pixels = ops.reshape(images, (-1, channels))
+    image = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1))
+    # Four reads: compiled, they are one loop, of which no part is stored. To multiply by matrices
+    # of weights, most of them 0, takes ten times as long and more.
+    found = 0.0
+    for row, of_row in _neighbours(y, height):
+        for column, of_column in _neighbours(x, width):
+            place = (width * (height * image + row))[..., None] + column[..., None, :]
+            weight = of_row[..., None] * of_column[..., None, :]
+            seen = ops.take(pixels, place, axis=0)
+            found += ops.cast(weight, images.dtype)[..., None] * seen
+    return found
 
 
 def resample(images, rows, columns):
@@ -80,3 +106,12 @@ def resample(images, rows, columns):
     # One product for each row, of which no side must be transposed. (`ops.matmul` makes float32 of
     # float64 on PyTorch.)
     return columns[:, :, None] @ ops.einsum("brih,bhwc->briwc", rows, images)
+
+
+def _neighbours(places, pixels):
+    """The two pixels around each place, and their weights, 0 outside."""
+    before = ops.floor(places)
+    share = places - before
+    for index, weight in ((before, 1 - share), (before + 1, share)):
+        inside = ops.logical_and(index >= 0, index < pixels)  # false for what is not a number
+        yield ops.cast(ops.where(inside, index, 0.0), "int32"), ops.where(inside, weight, 0.0)

@@ -2,7 +2,7 @@
 
 import keras
 
-from cvlib.layers.crop_and_resize import CropAndResize, extended
+from cvlib.layers.crop_and_resize import CropAndResize, clipped
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -35,8 +35,8 @@ class RoIWarping(CropAndResize):
     def call(self, features, boxes):
         return super().call(features, boxes / self.stride)
 
-    def _weights(self, start, end, cells, pixels):
-        return extended(start, end, cells, pixels)
+    def _places(self, start, end, cells, pixels):
+        return clipped(start, end, cells, pixels)
 
     def compute_output_shape(self, features_shape, boxes_shape):
         return super().compute_output_shape(features_shape, boxes_shape)
