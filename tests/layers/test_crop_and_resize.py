@@ -74,3 +74,11 @@ def test_images_of_unknown_size():
     assert model.output_shape == (None, 2, 3, 4, 3)
     found = model.predict([np.zeros((1, 9, 8, 3)), np.ones((1, 2, 4))], verbose=0)
     assert found.shape == (1, 2, 3, 4, 3)
+
+
+def test_boxes_that_are_nowhere_are_zero():
+    boxes = np.float32([[[np.nan] * 4, [0, 0, np.inf, 3], [-1e30, 0, 1e30, 3], [4, 5, 6, 7]]])
+    crops = CropAndResize((2, 2))(np.ones((1, 9, 8, 2), "float32"), boxes)
+    crops = keras.ops.convert_to_numpy(crops)
+    np.testing.assert_array_equal(crops[0, :3], 0)
+    np.testing.assert_array_equal(crops[0, 3], 1)
