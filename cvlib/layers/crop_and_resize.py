@@ -113,5 +113,6 @@ def _neighbours(places, pixels):
     before = ops.floor(places)
     share = places - before
     for index, weight in ((before, 1 - share), (before + 1, share)):
-        inside = ops.logical_and(index >= 0, index < pixels)  # false for what is not a number
+        # False for what is not a number.
+        inside = ops.logical_and(index >= 0, index < ops.cast(pixels, index.dtype))
         yield ops.cast(ops.where(inside, index, 0.0), "int32"), ops.where(inside, weight, 0.0)

@@ -72,8 +72,9 @@ def test_images_of_unknown_size():
     images, boxes = keras.Input((None, None, 3)), keras.Input((2, 4))
     model = keras.Model([images, boxes], CropAndResize((3, 4))(images, boxes))
     assert model.output_shape == (None, 2, 3, 4, 3)
-    found = model.predict([np.zeros((1, 9, 8, 3)), np.ones((1, 2, 4))], verbose=0)
-    assert found.shape == (1, 2, 3, 4, 3)
+    for height in (9, 7, 5):  # From the second on TensorFlow traces a graph for any.
+        found = model.predict([np.zeros((1, height, 8, 3)), np.ones((1, 2, 4))], verbose=0)
+        assert found.shape == (1, 2, 3, 4, 3)
 
 
 def test_boxes_that_are_nowhere_are_zero():
