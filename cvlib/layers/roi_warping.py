@@ -1,8 +1,9 @@
 """A bilinear crop of a map whose gradient moves the box, for boxes that a later loss corrects."""
 
 import keras
+from keras import ops
 
-from cvlib.layers.crop_and_resize import CropAndResize, clipped
+from cvlib.layers.crop_and_resize import CropAndResize, extended, resample
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -35,8 +36,11 @@ class RoIWarping(CropAndResize):
     def call(self, features, boxes):
         return super().call(features, boxes / self.stride)
 
-    def _places(self, start, end, cells, pixels):
-        return clipped(start, end, cells, pixels)
+    def _crops(self, features, boxes):
+        height, width = ops.shape(features)[1:3]
+        rows = extended(boxes[..., 1], boxes[..., 3], self.size[0], height)
+        columns = extended(boxes[..., 0], boxes[..., 2], self.size[1], width)
+        return resample(features, rows, columns)
 
     def compute_output_shape(self, features_shape, boxes_shape):
         return super().compute_output_shape(features_shape, boxes_shape)
