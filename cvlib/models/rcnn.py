@@ -90,9 +90,10 @@ class RCNN(StagedDetector):
     Source: R-CNN (Girshick et al. 2014), sections 2 and 3.5, appendices A to C, and the authors'
     code. The paper warps to 227 x 227, fine-tunes on regions of any images, where a batch here has
     as many of each of its images, and caches hard negatives without a limit, here of 10,000. Its
-    features are those of images that were not augmented; here `fit` decides what it is given. The
-    code's regressors also learn from the objects' own boxes, whose target is 0, and it suppresses
-    the proposals, too, before they are moved; here boxes are suppressed once, when moved.
+    features are those of images that were not augmented; here they are those of what `fit` is
+    given. The code's regressors also learn from the objects' own boxes, whose target is 0, and it
+    suppresses the proposals, too, before they are moved; here boxes are suppressed once, when
+    moved.
     """
 
     loss_names = ("classification",)
