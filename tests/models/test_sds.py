@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from PIL import Image
 
 from cvlib import masks as rle
 from cvlib.data.augment import MEAN_COLOR
@@ -203,24 +204,14 @@ def test_an_image_of_another_size_is_seen_as_if_resized(fitted):
     for key in ("proposals", "pieces", "members"):
         count = SIZE[0] if key == "pieces" else 10  # of regions the others are padding
         np.testing.assert_array_equal(fitted_to[key][0, :count], small[key][0, :count], err_msg=key)
-    # No region suppresses another: of two that are nearly as sure either may win.
-    every = model.variant(nms={"iou_threshold": 1.0, "confidence_threshold": 0.0})
-    for name in ("svm", "coarse", "fine"):
-        every.get_layer(name).set_weights(model.get_layer(name).get_weights())
-    seen = []
-    for y, size in (
-        (every.predict(images[0], given[:1]), SIZE),
-        (every.predict(large, [regions(dense)]), large.shape[:2]),
-    ):
-        assert y["num_detections"][0] == 20  # 10 regions of 2 classes
-        masks = rle.decode(rle.paste(y["masks"][0, :20], y["boxes"][0, :20], *size))
-        scale = size[0] // SIZE[0]
-        seen.append((rle.encode(masks[:, ::scale, ::scale]), y["labels"][0], y["confidence"][0]))
-    (expected, labels, sure), (found, other_labels, other_sure) = seen
-    same = rle.iou(expected, found) > 0.9
-    same &= labels[:20, None] == other_labels[:20]
-    same &= np.abs(sure[:20, None] - other_sure[:20]) < 0.05
-    assert same.any(axis=0).all() and same.any(axis=1).all()
+    resized = np.asarray(Image.fromarray(large).resize(SIZE, Image.Resampling.BILINEAR))
+    expected, found = model.predict(resized, given[:1]), model.predict(large, [regions(dense)])
+    assert expected["num_detections"] == found["num_detections"] > 0
+    np.testing.assert_array_equal(found["labels"], expected["labels"])
+    for key, tolerance in (("confidence", 1e-4), ("masks", 1e-3)):
+        np.testing.assert_allclose(found[key], expected[key], atol=tolerance, err_msg=key)
+    shown = expected["labels"] >= 0
+    np.testing.assert_allclose(found["boxes"][shown], 2 * expected["boxes"][shown], atol=1e-2)
 
 
 def test_bad_regions_are_refused_and_tiny_ones_are_not():
