@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -166,10 +167,12 @@ def _map(function, items, workers):
 @functools.cache
 def _pool(workers):
     # Not forked: a fork of a process with threads, such as Keras's, may hang.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
 
 
-def _one_thread():
+def _begin():
+    # An interruption is for the process that waits for this one: it says so once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1)
     os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # read when OpenCV is first imported
 

@@ -62,6 +62,34 @@ def test_a_fault_in_a_process_arrives_here():
         propose([np.zeros((3, 4))] * 2, SelectiveSearch(), workers=2)
 
 
+INTERRUPTED = """
+import os, signal, time
+import numpy as np
+from cvlib.proposals import RandomBoxes, propose
+
+if __name__ == "__main__":
+    propose([np.zeros((8, 8, 3), "uint8")] * 2, RandomBoxes(), workers=2)
+    try:
+        os.killpg(0, signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted once")
+"""
+
+
+def test_an_interruption_is_no_fault_of_the_processes(tmp_path):
+    """As when a notebook's kernel, or a program in a terminal, is stopped."""
+    (tmp_path / "script.py").write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("interrupted once\n", "")
+
+
 @pytest.mark.parametrize("masks", [False, True])
 def test_the_cache_gives_back_what_it_got(tmp_path, masks):
     dataset = load("scenes", "test")[:3]
