@@ -127,7 +127,8 @@ def report(records, claims, papers, preset="full"):
             "lie on one side by chance.\n",
             f"Each claim on each data set counted: {total}.\n",
             "## Verdicts\n",
-            "Where runs differ in backend, device or precision, those with most seeds count.\n",
+            "Where runs differ in backend, device or precision, those with most seeds count; seeds "
+            "that ran on several processors, each on one, count as of one device.\n",
             *verdicts,
             "## Details\n",
             "Means over the seeds and 95% t-intervals. (b): 95% interval of a bootstrap over "

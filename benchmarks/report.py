@@ -3,6 +3,8 @@
 Nothing here differs between machines.
 """
 
+import json
+
 import numpy as np
 from scipy import stats
 
@@ -44,6 +46,41 @@ def markdown_table(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     cells = ([str(cell).replace("|", r"\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def pooled(records):
+    """The records, those of one thing whose seeds ran on several processors as of one device.
+
+    Another processor changes a result by how it rounds, and less than another seed does. Where one
+    seed ran on two of them nothing is pooled. Nor are graphics cards; and of times, which differ
+    from processor to processor, only runs that nothing else ran beside have any.
+
+    Args:
+        records: list of records.
+
+    Returns:
+        The list in the same order; pooled ones have all their processors as `device`.
+    """
+    ran = {}  # from what ran to a dict from a processor to seeds
+    for record in records:
+        seeds = ran.setdefault(_what(record), {}).setdefault(record["device"], [])
+        seeds.append(record["seed"])
+    found = []
+    for record in records:
+        processors = ran[_what(record)]
+        seeds = sum(processors.values(), [])
+        if len(processors) > 1 and len(set(seeds)) == len(seeds):
+            record = record | {"device": ", ".join(sorted(processors))}
+        found.append(record)
+    return found
+
+
+def _what(record):
+    """A text of all that must agree for two records to be of one thing, but seed and processor."""
+    keys = ("data", "split", "preset", "chapter", "system", "settings")
+    keys += ("backend", "cores", "precision", "resolution")
+    on_card = record["peak_memory_mib"].get("device") is not None
+    return json.dumps([*(record[key] for key in keys), on_card and record["device"]])
 
 
 def agrees(record, wanted):

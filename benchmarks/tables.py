@@ -25,6 +25,7 @@ from benchmarks.report import (
     markdown_table,
     number,
     paper_rows,
+    pooled,
     t_interval,
 )
 from cvlib.records import load_records, write_atomically
@@ -68,7 +69,8 @@ COLUMNS = {
     "a metric's t-interval": "95% interval of the mean over the seeds, by Student's t",
     "a metric's bootstrap, b": "95% interval of the mean over the images, by 2000 resamples of "
     "each image's mean over the seeds",
-    "backend, device, precision, resolution": "as in the records",
+    "backend, precision, resolution": "as in the records",
+    "device": "as in the records: a graphics card, or the processors that the runs had",
     "cores": "of the machine's processor",
     "parameters": "of the network",
     "model": "name of the file that was timed, or of the group of systems, built untrained",
@@ -102,6 +104,7 @@ def derive(records, folder, preset="full"):
         ValueError: no table shows a record or one of its metrics, a column has no meaning, or a
             claim is ambiguous.
     """
+    records = pooled(records)
     papers = list(csv.DictReader(PAPERS.read_text("utf-8").splitlines()))
     chapters = load_chapters()
     claims = {chapter: module.CLAIMS for chapter, module in chapters.items()}

@@ -9,7 +9,7 @@ import re
 import shlex
 
 from benchmarks.freshness import ROOT
-from benchmarks.report import markdown_table
+from benchmarks.report import markdown_table, pooled
 from cvlib.records import IDENTITY, load_records
 
 MEASURED_SECTIONS = ("what came out", "results so far")
@@ -107,9 +107,9 @@ def embed_tables(text, folder):
 
 @functools.cache
 def stored_records():
-    """The committed records."""
+    """The committed records, as the tables are derived from them."""
     folder = ROOT / "results" / "records"
-    return load_records(folder) if folder.is_dir() else []
+    return pooled(load_records(folder)) if folder.is_dir() else []
 
 
 @functools.cache

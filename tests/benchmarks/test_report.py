@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from benchmarks.report import bootstrap_interval, interval, markdown_table, number, t_interval
+from benchmarks.report import (
+    bootstrap_interval,
+    interval,
+    markdown_table,
+    number,
+    pooled,
+    t_interval,
+)
 
 
 def test_t_interval_agrees_with_the_printed_table():
@@ -31,3 +38,19 @@ def test_numbers_have_four_decimals_and_no_negative_zero():
 
 def test_a_bar_does_not_break_a_markdown_table():
     assert markdown_table(["a", "b"], [["x|y", 1]]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |\n"
+
+
+def test_seeds_of_several_processors_are_of_one_device_unless_one_ran_on_two(measured):
+    runs = [measured(0), measured(1, device="another")]
+    assert [run["device"] for run in pooled(runs)] == ["a processor, another"] * 2
+    assert [run["seed"] for run in pooled(runs)] == [0, 1]
+    for apart in (
+        measured(1, device="another", resolution=[64, 64]),
+        measured(1, device="another", settings={"trunk": "frozen"}),
+        measured(1, device="a card", peak_memory_mib={"host": 100, "device": 10}),
+    ):
+        assert pooled([runs[0], apart]) == [runs[0], apart]
+    cards = [measured(i, device=f"card {i}", peak_memory_mib={"device": 10}) for i in range(2)]
+    assert pooled(cards) == cards
+    twice = [*runs, measured(0, device="another")]
+    assert pooled(twice) == twice

@@ -67,7 +67,7 @@ def test_a_row_is_the_mean_over_seeds_with_its_intervals(tmp_path, measured):
         {"settings": FROZEN | {"trunk": "joint"}},
         {"settings": FROZEN | {"epochs": 2}},
         {"backend": "torch"},
-        {"device": "another"},
+        {"device": "a card", "peak_memory_mib": {"host": 100, "device": 10}},
         {"cores": 4},
         {"precision": "mixed_bfloat16"},
         {"resolution": [64, 64]},
