@@ -96,7 +96,7 @@ CLAIMS = [
         metric="mIoU",
         left=system(8),
         right=system(8, **{"broken rule": "nearest classes"}),
-        reason="only pixels at upright borders get another class",
+        reason="only pixels at borders get another class",
     ),
     Claim(
         "FCN-32s beats the most frequent class.",

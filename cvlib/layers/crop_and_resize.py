@@ -81,9 +81,9 @@ def sample(images, y, x):
     batch, height, width, channels = ops.shape(images)
     pixels = ops.reshape(images, (-1, channels))
     image = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1))
-    # On images, which are large and have few channels, four reads are several times faster than
-    # `resample`, which multiplies by matrices that are nearly all 0. On the maps of networks
-    # `resample` is as fast or faster, and so is its gradient.
+    # On images, which are large and have few channels, four reads are as fast as `resample`, which
+    # multiplies by matrices that are nearly all 0, or many times faster (`crops_cost`). On the maps
+    # of networks `resample` was faster in trials but with XLA, and so was its gradient.
     found = 0.0
     for row, of_row in _neighbours(y, height):
         for column, of_column in _neighbours(x, width):
