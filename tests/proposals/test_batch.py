@@ -63,12 +63,24 @@ def test_a_fault_in_a_process_arrives_here():
 
 
 INTERRUPTED = """
-import os, signal, time
+import os, signal, sys, time
+from dataclasses import dataclass
+from pathlib import Path
 import numpy as np
 from cvlib.proposals import RandomBoxes, propose
 
+@dataclass(frozen=True)
+class Meeting:  # until both processes have begun
+    folder: Path
+
+    def __call__(self, image):
+        (self.folder / str(os.getpid())).touch()
+        while len(list(self.folder.iterdir())) < 2:
+            time.sleep(0.01)
+        return RandomBoxes()(image)
+
 if __name__ == "__main__":
-    propose([np.zeros((8, 8, 3), "uint8")] * 2, RandomBoxes(), workers=2)
+    propose([np.zeros((8, 8, 3), "uint8")] * 2, Meeting(Path(sys.argv[1])), workers=2)
     try:
         os.killpg(0, signal.SIGINT)
         time.sleep(60)
@@ -80,12 +92,13 @@ if __name__ == "__main__":
 def test_an_interruption_is_no_fault_of_the_processes(tmp_path):
     """As when a notebook's kernel, or a program in a terminal, is stopped."""
     (tmp_path / "script.py").write_text(INTERRUPTED)
+    (tmp_path / "met").mkdir()
     done = subprocess.run(
-        [sys.executable, tmp_path / "script.py"],
+        [sys.executable, tmp_path / "script.py", tmp_path / "met"],
         start_new_session=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.stdout, done.stderr) == ("interrupted once\n", "")
 
