@@ -51,9 +51,10 @@ def markdown_table(header, rows):
 def pooled(records):
     """The records, those of one thing whose seeds ran on several processors as of one device.
 
-    Another processor changes a result by how it rounds, and less than another seed does. Where one
-    seed ran on two of them nothing is pooled. Nor are graphics cards; and of times, which differ
-    from processor to processor, only runs that nothing else ran beside have any.
+    Training amplifies what another processor rounds otherwise, so that the same seed there is one
+    more draw, like another seed; both sides of a comparison ran on the same one. Where one seed ran
+    on two processors nothing is pooled, nor are graphics cards. Times differ from processor to
+    processor: only a run that nothing else ran beside should have any, of one seed.
 
     Args:
         records: list of records.
