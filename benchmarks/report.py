@@ -4,11 +4,17 @@ Nothing here differs between machines.
 """
 
 import json
+import re
 
 import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
+# Of the metrics those that are times, or made of times.
+TIMES = re.compile(
+    r"(^|[ /])(ms|s)($|[ @/])|/s($|@)|seconds|speed|faster|per pixel|share of proposals"
+    r"|(training|test|time) ratio"
+)
 
 
 def t_interval(values):

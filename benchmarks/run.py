@@ -21,14 +21,10 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 
 from benchmarks.freshness import ROOT, cells_hash, source_hash
+from benchmarks.report import TIMES
 from cvlib.records import as_text, checkout, write_atomically
 
 COURSE = ROOT / "course"
-# Of the metrics those that are times, or made of times.
-TIMES = re.compile(
-    r"(^|[ /])(ms|s)($|[ @/])|/s($|@)|seconds|speed|faster|per pixel|share of proposals"
-    r"|(training|test|time) ratio"
-)
 
 
 def find_notebook(chapter, course=COURSE):

@@ -65,6 +65,23 @@ def test_a_side_may_be_of_another_chapter(measured):
     assert seeds[0][3]["chapter"] == "02"
 
 
+def test_accuracies_alone_are_compared_across_processors(measured):
+    def records(metric, *devices):
+        sides = [(0.5, "A", "AMD"), *((0.25, "B", device) for device in devices)]
+        return [measured(0, {metric: v}, system=name, device=on) for v, name, on in sides]
+
+    ((conditions, seeds),) = compare(claim(), "02", records("box_iou", "Intel")).items()
+    assert conditions[3] == "several processors" and seeds[0][:2] == (0.5, 0.25)
+    assert not compare(claim(metric="ms"), "02", records("ms", "Intel"))
+    # One on the same processor counts alone; of two on others none is the right one.
+    ((conditions, _),) = compare(claim(), "02", records("box_iou", "AMD", "Intel")).items()
+    assert conditions[3] == "AMD"
+    assert not compare(claim(), "02", records("box_iou", "Intel", "ARM"))
+    on_card = records("box_iou", "H200")
+    on_card[1]["peak_memory_mib"] = {"host": 100, "device": 1000}
+    assert not compare(claim(), "02", on_card)
+
+
 def test_the_report_gives_verdicts_and_then_values_and_differences(measured):
     records = [
         measured(s, {"box_iou": v}, system=name, per_image={"box_iou": [v, v, v]})
