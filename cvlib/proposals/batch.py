@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -173,8 +174,15 @@ def _pool(workers):
 def _begin():
     # An interruption is for the process that waits for this one: it says so once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where that one is killed, this one would wait for work for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
     os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # read when OpenCV is first imported
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _cores():

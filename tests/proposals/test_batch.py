@@ -62,7 +62,7 @@ def test_a_fault_in_a_process_arrives_here():
         propose([np.zeros((3, 4))] * 2, SelectiveSearch(), workers=2)
 
 
-INTERRUPTED = """
+STOPPED = """
 import os, signal, sys, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,25 +82,36 @@ class Meeting:  # until both processes have begun
 if __name__ == "__main__":
     propose([np.zeros((8, 8, 3), "uint8")] * 2, Meeting(Path(sys.argv[1])), workers=2)
     try:
-        os.killpg(0, signal.SIGINT)
+        STOP
         time.sleep(60)
     except KeyboardInterrupt:
         print("interrupted once")
 """
 
 
-def test_an_interruption_is_no_fault_of_the_processes(tmp_path):
-    """As when a notebook's kernel, or a program in a terminal, is stopped."""
-    (tmp_path / "script.py").write_text(INTERRUPTED)
-    (tmp_path / "met").mkdir()
+def stopped(folder, how):
+    """What a script and its processes print, once all have ended, when it is stopped."""
+    (folder / "script.py").write_text(STOPPED.replace("STOP", how))
+    (folder / "met").mkdir()
     done = subprocess.run(
-        [sys.executable, tmp_path / "script.py", tmp_path / "met"],
+        [sys.executable, folder / "script.py", folder / "met"],
         start_new_session=True,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
     )
-    assert (done.stdout, done.stderr) == ("interrupted once\n", "")
+    return done.stdout, done.stderr
+
+
+def test_an_interruption_is_no_fault_of_the_processes(tmp_path):
+    """As when a notebook's kernel, or a program in a terminal, is stopped."""
+    expected = ("interrupted once\n", "")
+    assert stopped(tmp_path, "os.killpg(0, signal.SIGINT)") == expected
+
+
+def test_processes_end_with_the_one_that_is_killed(tmp_path):
+    # Python removes what the killed one has left, and says so: the second text is not empty.
+    assert stopped(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")[0] == ""
 
 
 @pytest.mark.parametrize("masks", [False, True])
