@@ -58,9 +58,9 @@ def pooled(records):
     """The records, those of one thing whose seeds ran on several processors as of one device.
 
     Training amplifies what another processor rounds otherwise, so that the same seed there is one
-    more draw, like another seed; both sides of a comparison ran on the same one. Where one seed ran
-    on two processors nothing is pooled, nor are graphics cards. Times differ from processor to
-    processor: only a run that nothing else ran beside should have any, of one seed.
+    more draw, like another seed. Where one seed ran on two processors nothing is pooled, nor are
+    graphics cards. Times differ from processor to processor: only a run that nothing else ran
+    beside should have any, of one seed.
 
     Args:
         records: list of records.
