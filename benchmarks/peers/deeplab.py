@@ -52,7 +52,7 @@ def deeplab(num_classes, size):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", help="may hold $VARIABLES, expanded here")
-    parser.add_argument("--epochs", type=int, default=24, help="in all (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=48, help="in all (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     start = time.perf_counter()
