@@ -1,13 +1,12 @@
 """SDS: regions instead of boxes are proposed, seen with and without what is around, and refined."""
 
-import math
-
 import keras
 import numpy as np
 from keras import layers, ops
 from PIL import Image
 
 from cvlib import boxes as box_ops
+from cvlib import masks as rle
 from cvlib.data.augment import MEAN_COLOR, letterbox, render
 from cvlib.data.pipeline import as_pieces
 from cvlib.layers import CropAndResize, NonMaxSuppression
@@ -41,6 +40,8 @@ LIKELY = 0.2  # coarse mask over which a superpixel outside of the region may be
 COARSE, FINE = 0.01, 1.0  # liblinear's C of the two logistic regressions
 
 STAYS = (0.0, 20.0, -10.0)  # weights of a class that never learnt to refine: as proposed
+
+DRAWN = 16  # objects of an image that are drawn at a time
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -99,9 +100,9 @@ class SDS(StagedDetector):
 
     Memory: the squares of an image take 24 `crop_size`^2 bytes for each region, 800 MB for 2,000 of
     128; the overlaps 4 R^2 bytes, and its refined masks 8 H W for each detection. In training only
-    the squares of `num_regions` are there, and the masks of one image's N objects, some 27 N H W
-    bytes: 770 MB for 369 objects on 240 x 320 pixels. The features of one batch, and of a class at
-    most 10,000 objects and 10,000 negatives, are in memory at a time; for refinement its pairs are.
+    the squares of `num_regions` are there, the masks of 16 objects, some 27 H W bytes each, and for
+    each of an image's objects 4 P bytes. The features of one batch, and of a class at most 10,000
+    objects and 10,000 negatives, are in memory at a time; for refinement its pairs are.
 
     Raises:
         ValueError: `features`, `feature_map` or `frozen_to` is none of the above.
@@ -246,8 +247,11 @@ class SDS(StagedDetector):
     def compute_losses(self, y, outputs):
         ignored = self._ignored(y)
         boxes = ops.concatenate([outputs["proposals"], ops.cast(y["boxes"], "float32")], axis=1)
-        overlap = self._overlaps(y, outputs["pieces"], outputs["members"])
-        found = self._match(y, boxes, ignored, overlap)
+        overlap, _ = self._overlaps(y, outputs["pieces"], outputs["members"])
+        # The objects are regions, too, each of which is itself, whatever others there are.
+        present = ops.cast(y["labels"] >= 0, "float32")
+        itself = ops.eye(y["labels"].shape[1]) * present[:, None]
+        found = self._match(y, boxes, ignored, ops.concatenate([overlap, itself], axis=1))
         drawn = self._draw(found, self._num_regions, 0.25)
         place, valid = drawn["place"], drawn["valid"]
         regions = ops.where(
@@ -325,34 +329,60 @@ class SDS(StagedDetector):
         return forgiven(y) | _without_mask(y)
 
     def _overlaps(self, y, pieces, members):
-        """IoUs (B, R + N, N) of the regions, and then the objects, with the objects.
+        """How far regions and objects are the same.
 
-        With those that are neither right nor wrong, how much of a region they cover instead: a
-        crowd is larger than those in it. An object without a mask may be anywhere in its box.
+        Returns:
+            IoUs (B, R, N) of the regions with the objects; with those that are neither right nor
+            wrong, how much of a region they cover instead: a crowd is larger than those in it. And
+            how many pixels (B, N, P) of each piece the objects cover. An object without a mask may
+            be anywhere in its box.
         """
-        # One image after the other: each of its objects' masks takes 4 H W bytes, and more on the
-        # way.
-        images = keras.tree.map_structure(ops.convert_to_tensor, (y, pieces, members))
-        return ops.map(lambda image: self._overlaps_of_one(*image), images)
-
-    def _overlaps_of_one(self, y, pieces, members):
-        """`_overlaps` (R + N, N) of one image, without the batch axis."""
-        y, pieces, members = keras.tree.map_structure(
-            lambda value: value[None], (y, pieces, members)
-        )
-        anywhere = ops.where(_without_mask(y)[..., None, None], 1.0, y["masks"])
-        objects = _canvases({**y, "masks": anywhere}, self._config["size"])
-        ones = ops.ones_like(objects[:, :1])
-        sums = _sums(pieces, ops.concatenate([objects, ones], axis=1), members.shape[-1])
+        most = members.shape[-1]
+        covered = self._covered({**y, "masks": _anywhere(y)}, pieces, most)
         members = ops.cast(members, "float32")
-        both = ops.matmul(members, ops.transpose(sums[:, :-1], (0, 2, 1)))
-        flat = ops.reshape(objects, (-1, objects.shape[1], math.prod(self._config["size"])))
-        among = ops.matmul(flat, ops.transpose(flat, (0, 2, 1)))
-        size = ops.sum(flat, axis=-1)
-        sizes = ops.concatenate([ops.matmul(members, sums[:, -1, :, None])[..., 0], size], axis=1)
-        both, sizes = ops.concatenate([both, among], axis=1), sizes[..., None]
-        whole = ops.where(self._ignored(y)[:, None], sizes, sizes - (both - size[:, None]))
-        return _ratio(both, whole)[0]
+        both = ops.matmul(members, ops.transpose(covered, (0, 2, 1)))
+        size = ops.sum(members * PieceSizes(most)(pieces), axis=-1, keepdims=True)
+        union = size - (both - ops.sum(covered, axis=-1)[:, None])
+        return _ratio(both, ops.where(self._ignored(y)[:, None], size, union)), covered
+
+    def _covered(self, y, pieces, most):
+        """How many pixels (B, N, P) of each piece the objects cover."""
+        keys = "labels", "boxes", "masks"
+        pieces, labels, boxes, masks = map(ops.convert_to_tensor, (pieces, *(y[k] for k in keys)))
+        batch, count = ops.shape(labels)[0], labels.shape[1]
+        together = min(count, DRAWN)
+        chunks = -(-count // together)
+
+        def in_chunks(values, padding=0):
+            widths = [[0, 0], [0, chunks * together - count]] + [[0, 0]] * (values.ndim - 2)
+            padded = ops.pad(values, widths, constant_values=padding)
+            return ops.reshape(padded, (-1, together, *values.shape[2:]))
+
+        def cover(chunk):
+            image, *objects = chunk
+
+            def draw():
+                shown = dict(zip(keys, (value[None] for value in objects), strict=True))
+                return _sums(pieces[image][None], _canvases(shown, self._config["size"]), most)[0]
+
+            # Where one image has hundreds of objects, the chunks of others are mostly padding.
+            return ops.cond(ops.any(objects[0] >= 0), draw, lambda: ops.zeros((together, most)))
+
+        image = ops.repeat(ops.arange(batch, dtype="int32"), chunks)
+        parts = in_chunks(labels, padding=-1), in_chunks(boxes), in_chunks(masks)
+        covered = ops.map(cover, (image, *parts))
+        return ops.reshape(covered, (batch, chunks * together, most))[:, :count]
+
+    def _among(self, y):
+        """`_overlaps` (B, N, N) of the objects with each other, on the host."""
+        given = {"boxes": y["boxes"], "masks": _anywhere(y), "ignored": self._ignored(y)}
+        boxes, masks, ignored = (ops.convert_to_numpy(value) for value in given.values())
+        present = ops.convert_to_numpy(y["labels"]) >= 0
+        among = np.zeros((*present.shape, present.shape[1]), "float32")
+        for i, there in enumerate(present):
+            drawn = rle.paste(masks[i, there], boxes[i, there], *self._config["size"])
+            among[i][np.ix_(there, there)] = rle.iou(drawn, drawn, ignored[i, there])
+        return among
 
     def _drawn_masks(self, y, outputs, regions, place):
         """The masks (B, n, M, M) of regions, that are at these places of proposals and objects."""
@@ -385,8 +415,8 @@ class SDS(StagedDetector):
         boxes = ops.concatenate([proposals, objects], axis=1)
         pieces, members = ops.convert_to_tensor(x["pieces"]), ops.convert_to_tensor(x["members"])
         taught = (labels >= 0) & ~ops.convert_to_numpy(self._ignored(y))
-        overlap = ops.convert_to_numpy(self._overlaps(y, pieces, members))
-        overlap = overlap * (labels >= 0)[:, None]
+        overlap, covered = (ops.convert_to_numpy(a) for a in self._overlaps(y, pieces, members))
+        overlap = np.concatenate([overlap, self._among(y)], axis=1) * (labels >= 0)[:, None]
         of_taught = overlap * taught[:, None]
         nearest, share = of_taught.argmax(axis=-1), of_taught.max(axis=-1)
         count, room = labels.shape
@@ -434,9 +464,7 @@ class SDS(StagedDetector):
         real[:, :given] = ops.convert_to_numpy(box_ops.area(proposals)) > 0
 
         members, shown, boxes = (ops.convert_to_numpy(a) for a in (members, shown, boxes))
-        covered = _sums(pieces, _canvases(y, size), members.shape[-1])
-        sizes = _sums(pieces, ops.ones_like(_canvases(y, size)[:, :1]), members.shape[-1])
-        covered, sizes = (ops.convert_to_numpy(a) for a in (covered, sizes))
+        sizes = ops.convert_to_numpy(PieceSizes(members.shape[-1])(pieces))
         learnt = _learnt(found) & real
         image, region = np.nonzero(learnt)
         more = {
@@ -582,11 +610,7 @@ class CoarseMeans(PieceLayer):
     """Means (B, K, P) over the pieces of coarse masks (B, K, G, G), which are 0 outside frames."""
 
     def call(self, coarse, frames, pieces):
-        rows, columns = (
-            _weights(frames[..., i], frames[..., i + 2], coarse.shape[-1], pieces.shape[2 - i])
-            for i in (1, 0)
-        )
-        drawn = ops.matmul(ops.matmul(rows, coarse), ops.swapaxes(columns, -1, -2))
+        drawn = _at_pixels(coarse, frames, pieces.shape[1:])
         sums = _sums(pieces, ops.concatenate([drawn, ops.ones_like(drawn[:, :1])], 1), self.most)
         return sums[:, :-1] / ops.maximum(sums[:, -1:], 1.0)
 
@@ -610,15 +634,24 @@ def _shared(members, sizes):
     return _ratio(both, size[..., None] - (both - size[:, None]))
 
 
+def _anywhere(y):
+    """The masks of objects; one that has none may be anywhere in its box."""
+    return ops.where(_without_mask(y)[..., None, None], 1.0, ops.cast(y["masks"], "float32"))
+
+
+def _at_pixels(masks, frames, size):
+    """Masks (B, K, M, M) in the frames of boxes, interpolated at pixels: (B, K, H, W)."""
+    rows, columns = (
+        _weights(frames[..., i], frames[..., i + 2], masks.shape[-1], size[1 - i]) for i in (1, 0)
+    )
+    return ops.matmul(ops.matmul(rows, masks), ops.swapaxes(columns, -1, -2))
+
+
 def _canvases(y, size):
     """The objects (B, N, H, W), 1 and 0."""
-    height, width = size
-    side = max(size)
-    boxes = ops.cast(y["boxes"], "float32")
-    # Not `+`: of four objects Keras would take the four sides for their bias.
-    whole = ops.subtract(ops.zeros_like(boxes), -np.float32([0, 0, side, side]))
-    drawn = masks_in(whole, boxes, ops.cast(y["masks"], "float32"), side)[:, :, :height, :width]
-    return ops.cast(ops.logical_and(drawn, (y["labels"] >= 0)[..., None, None]), "float32")
+    drawn = _at_pixels(ops.cast(y["masks"], "float32"), ops.cast(y["boxes"], "float32"), size)
+    present = (y["labels"] >= 0)[..., None, None]
+    return ops.cast(ops.logical_and(drawn >= 0.5, present), "float32")
 
 
 def _weights(start, end, cells, pixels):

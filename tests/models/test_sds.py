@@ -96,18 +96,44 @@ def test_overlaps_are_those_of_regions():
     model = make()
     images, found, y = data(2)
     x = as_input(images, found)
-    actual = ops.convert_to_numpy(model._overlaps(y, x["pieces"], x["members"]))
+    actual, covered = (
+        ops.convert_to_numpy(a) for a in model._overlaps(y, x["pieces"], x["members"])
+    )
+    actual = np.concatenate([actual, model._among(y)], axis=1)
     for i in range(2):
         dense = [
             rle.paste(mask[None], box[None], *SIZE)[0]
             for mask, box in zip(y["masks"][i], y["boxes"][i], strict=True)
         ]
         expected = rle.iou(found[i].masks + dense, dense)
-        np.testing.assert_allclose(actual[i][[*range(10), 12, 13]], expected, atol=0.05)
+        np.testing.assert_allclose(actual[i][[*range(10), 12, 13]], expected, atol=1e-6)
+        np.testing.assert_array_equal(covered[i].sum(axis=-1), rle.areas(dense))
         among = rle.iou(found[i].masks, found[i].masks)
         sizes = sds._sums(x["pieces"][i : i + 1], np.ones((1, 1, *SIZE), "float32"), 32)
         shared = sds._shared(x["members"][i : i + 1], sizes)
         np.testing.assert_allclose(ops.convert_to_numpy(shared)[0, :10, :10], among, atol=1e-5)
+
+
+def test_hundreds_of_objects_are_drawn_a_few_at_a_time(monkeypatch):
+    model, drawn, canvases = make(), [], sds._canvases
+
+    def noted(y, size):
+        drawn.append(y["labels"].shape)
+        return canvases(y, size)
+
+    monkeypatch.setattr(sds, "_canvases", noted)
+    images, found, few = data(2)
+    x = as_input(images, found)
+    # The objects of `few` among 300 rows, most of which are padding.
+    rows = [5, 250]
+    many = {key: np.full((2, 300, *value.shape[2:]), -1, value.dtype) for key, value in few.items()}
+    for key, value in few.items():
+        many[key][:, rows] = value
+    covered = ops.convert_to_numpy(model._covered(many, x["pieces"], 32))
+    assert max(count for _, count in drawn) == sds.DRAWN < 300
+    expected = ops.convert_to_numpy(model._covered(few, x["pieces"], 32))
+    np.testing.assert_array_equal(covered[:, rows], expected)
+    assert np.delete(covered, rows, axis=1).sum() == 0 < expected.sum(axis=-1).min()
 
 
 def test_superpixels_take_the_mean_of_the_coarse_mask():
@@ -244,10 +270,10 @@ def test_a_region_inside_a_crowd_is_no_negative():
     (found,), *_ = model._regions(x, y, 0)
     # Its IoU with the crowd is 100 / 2048.
     assert found["overlap"].tolist() == [[0, 1], [0, 0]]
-    boxes, ignored = np.concatenate([x["proposals"], y["boxes"]], axis=1), model._ignored(y)
-    overlap = model._overlaps(y, x["pieces"], x["members"])
-    state = ops.convert_to_numpy(model._match(y, boxes, ignored, overlap)["state"])
-    assert state[0, [0, 1, 12]].tolist() == [-1, 0, -1]
+    ignored = model._ignored(y)
+    overlap, _ = model._overlaps(y, x["pieces"], x["members"])
+    state = ops.convert_to_numpy(model._match(y, x["proposals"], ignored, overlap)["state"])
+    assert state[0, :2].tolist() == [-1, 0]
 
 
 def test_objects_without_a_mask_teach_nothing():
