@@ -1,5 +1,7 @@
 """Who is responsible for which object: the matching and sampling rules of the papers."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,6 +10,7 @@ from cvlib.boxes import area, covered, iou
 from cvlib.layers.crop_and_resize import bilinear, centres
 
 TIE = 1e-4  # IoUs closer than this share are equal: the same boxes elsewhere differ by rounding
+TOGETHER = 32  # objects of an image that are matched at a time
 
 
 def left_to_right(boxes, labels, count):
@@ -95,24 +98,73 @@ def match(
     valid = ops.logical_and(_has_area(anchors), True if valid is None else valid)
     real = ops.logical_and(_has_area(boxes), present)
     ignored = ops.logical_and(real, False if ignored is None else ignored)
-    objects = real & ~ignored
-    share = covered(anchors, boxes) if overlap is None else overlap
-    overlap = iou(anchors, boxes) if overlap is None else overlap
-    of_objects = ops.where(objects[:, None] & valid[..., None], overlap, 0.0)
-    highest = ops.max(of_objects, axis=-1)
-    positives = highest >= positive
-    if best:
-        ties = of_objects > (1 - TIE) * ops.max(of_objects, axis=1, keepdims=True)
-        positives = positives | ops.any(ties & (of_objects > 0), axis=-1)
-    negatives = (low <= highest) & (highest < high)
-    forgiving = ignored[:, None] & (share >= high)
-    negatives = negatives & ~ops.any(forgiving, axis=-1)
+    if overlap is None:
+        looked = _in_chunks(functools.partial(_look, anchors, valid, high), boxes, real, ignored)
+    else:
+        looked = _look(anchors, valid, high, boxes, real, ignored, overlap)
+    highest, index, ties, forgiving = looked
+    positives = (highest >= positive) | (ties & best)
+    negatives = (low <= highest) & (highest < high) & ~forgiving
     state = ops.where(positives, 1, ops.where(negatives, 0, -1))
     return {
-        "index": ops.cast(ops.argmax(of_objects, axis=-1), "int32"),
+        "index": index,
         "iou": highest,
         "state": ops.cast(ops.where(valid, state, -1), "int32"),
     }
+
+
+def _look(anchors, valid, high, boxes, real, ignored, overlap=None):
+    """What anchors (B, N) have of some objects (B, m).
+
+    Returns:
+        (B, N): the highest IoU; with which object, int32; whether no other anchor has as much of
+        some object; whether one that is ignored covers them by `high`.
+    """
+    objects = real & ~ignored
+    if overlap is None:
+        share = covered(anchors, boxes)
+        # Empty boxes overlap nothing, which is cheaper than to mask all pairs.
+        able = ops.where(valid[..., None], anchors, 0)
+        overlap = iou(able, ops.where(objects[..., None], boxes, 0))
+    else:
+        share = overlap
+        overlap = ops.where(objects[:, None] & valid[..., None], overlap, 0.0)
+    most = ops.max(overlap, axis=1, keepdims=True)
+    ties = overlap > ops.where(most > 0, (1 - TIE) * most, float("inf"))
+    forgiving = ignored[:, None] & (share >= high)
+    return (
+        ops.max(overlap, axis=-1),
+        ops.cast(ops.argmax(overlap, axis=-1), "int32"),
+        ops.any(ties, axis=-1),
+        ops.any(forgiving, axis=-1),
+    )
+
+
+def _in_chunks(look, *objects):
+    """`look(boxes, real, ignored)` at (B, M) objects, `TOGETHER` at a time.
+
+    Where one image has hundreds of objects, most rows of the others are padding: not looked at.
+    """
+    first, *others = chunks(objects[0].shape[1], TOGETHER)
+    found = look(*(values[:, first] for values in objects))
+    for rows in others:
+        part = [values[:, rows] for values in objects]
+
+        def with_more(found=found, start=rows.start, part=part):
+            highest, index, ties, forgiving = found
+            more, which, *also = look(*part)
+            index = ops.where(more > highest, which + start, index)
+            return ops.maximum(more, highest), index, ties | also[0], forgiving | also[1]
+
+        found = ops.cond(ops.any(part[1]), with_more, lambda found=found: found)
+    return found
+
+
+def chunks(count, most):
+    """Slices of `count` rows, each of at most `most`; one of all where the count is None."""
+    if count is None:
+        return [slice(None)]
+    return [slice(start, start + most) for start in range(0, max(count, 1), most)]
 
 
 def sample(state, count, positive_fraction, seed):

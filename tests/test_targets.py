@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from cvlib import targets
 from cvlib.targets import in_cells, left_to_right, masks_in, masks_iou, match, sample
 
 
@@ -83,7 +84,9 @@ def numpy(found):
 
 @pytest.mark.parametrize("best", [True, False])
 @pytest.mark.parametrize("negative", [0.3, (0.1, 0.4)])
-def test_match_equals_the_naive_loop(best, negative):
+@pytest.mark.parametrize("together", [targets.TOGETHER, 2])
+def test_match_equals_the_naive_loop(best, negative, together, monkeypatch):
+    monkeypatch.setattr(targets, "TOGETHER", together)
     anchors = grid_anchors().astype("float32")
     valid = (anchors[:, :2] >= 0).all(-1) & (anchors[:, 2:] <= [72, 56]).all(-1)
     seen = set()

@@ -28,7 +28,7 @@ from cvlib.models.staged_detector import (
     with_context,
 )
 from cvlib.models.system import System, as_images
-from cvlib.targets import forgiven, masks_in
+from cvlib.targets import chunks, forgiven, masks_in
 
 # Of the authors' code (train_svms.m, train_refiner.m).
 NEGATIVE = 0.2  # overlap with an object of the class under which a region is no such object
@@ -249,8 +249,9 @@ class SDS(StagedDetector):
         boxes = ops.concatenate([outputs["proposals"], ops.cast(y["boxes"], "float32")], axis=1)
         overlap, _ = self._overlaps(y, outputs["pieces"], outputs["members"])
         # The objects are regions, too, each of which is itself, whatever others there are.
-        present = ops.cast(y["labels"] >= 0, "float32")
-        itself = ops.eye(y["labels"].shape[1]) * present[:, None]
+        number = ops.arange(ops.shape(y["labels"])[1])
+        itself = (number[:, None] == number) & (y["labels"] >= 0)[:, None]
+        itself = ops.cast(itself, "float32")
         found = self._match(y, boxes, ignored, ops.concatenate([overlap, itself], axis=1))
         drawn = self._draw(found, self._num_regions, 0.25)
         place, valid = drawn["place"], drawn["valid"]
@@ -348,30 +349,24 @@ class SDS(StagedDetector):
     def _covered(self, y, pieces, most):
         """How many pixels (B, N, P) of each piece the objects cover."""
         keys = "labels", "boxes", "masks"
-        pieces, labels, boxes, masks = map(ops.convert_to_tensor, (pieces, *(y[k] for k in keys)))
-        batch, count = ops.shape(labels)[0], labels.shape[1]
-        together = min(count, DRAWN)
-        chunks = -(-count // together)
 
-        def in_chunks(values, padding=0):
-            widths = [[0, 0], [0, chunks * together - count]] + [[0, 0]] * (values.ndim - 2)
-            padded = ops.pad(values, widths, constant_values=padding)
-            return ops.reshape(padded, (-1, together, *values.shape[2:]))
-
-        def cover(chunk):
-            image, *objects = chunk
+        def cover(image):
+            pieces, *objects = image
 
             def draw():
                 shown = dict(zip(keys, (value[None] for value in objects), strict=True))
-                return _sums(pieces[image][None], _canvases(shown, self._config["size"]), most)[0]
+                return _sums(pieces[None], _canvases(shown, self._config["size"]), most)[0]
 
-            # Where one image has hundreds of objects, the chunks of others are mostly padding.
-            return ops.cond(ops.any(objects[0] >= 0), draw, lambda: ops.zeros((together, most)))
+            # Where one image has hundreds of objects, most rows of the others are padding.
+            count = ops.shape(objects[0])[0]
+            return ops.cond(ops.any(objects[0] >= 0), draw, lambda: ops.zeros((count, most)))
 
-        image = ops.repeat(ops.arange(batch, dtype="int32"), chunks)
-        parts = in_chunks(labels, padding=-1), in_chunks(boxes), in_chunks(masks)
-        covered = ops.map(cover, (image, *parts))
-        return ops.reshape(covered, (batch, chunks * together, most))[:, :count]
+        pieces, *columns = map(ops.convert_to_tensor, (pieces, *(y[key] for key in keys)))
+        covered = [
+            ops.map(cover, (pieces, *(values[:, rows] for values in columns)))
+            for rows in chunks(columns[0].shape[1], DRAWN)
+        ]
+        return ops.concatenate(covered, axis=1)
 
     def _among(self, y):
         """`_overlaps` (B, N, N) of the objects with each other, on the host."""
