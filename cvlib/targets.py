@@ -10,7 +10,7 @@ from cvlib.boxes import area, covered, iou
 from cvlib.layers.crop_and_resize import bilinear, centres
 
 TIE = 1e-4  # IoUs closer than this share are equal: the same boxes elsewhere differ by rounding
-TOGETHER = 32  # objects of an image that are matched at a time
+OBJECTS_TOGETHER = 32  # rows of objects that are looked at, or skipped, at a time
 
 
 def left_to_right(boxes, labels, count):
@@ -98,11 +98,11 @@ def match(
     valid = ops.logical_and(_has_area(anchors), True if valid is None else valid)
     real = ops.logical_and(_has_area(boxes), present)
     ignored = ops.logical_and(real, False if ignored is None else ignored)
+    look = functools.partial(_look, anchors, valid, high)
     if overlap is None:
-        looked = _in_chunks(functools.partial(_look, anchors, valid, high), boxes, real, ignored)
+        highest, index, ties, forgiving = _in_chunks(look, boxes, real, ignored)
     else:
-        looked = _look(anchors, valid, high, boxes, real, ignored, overlap)
-    highest, index, ties, forgiving = looked
+        highest, index, ties, forgiving = look(boxes, real, ignored, overlap)
     positives = (highest >= positive) | (ties & best)
     negatives = (low <= highest) & (highest < high) & ~forgiving
     state = ops.where(positives, 1, ops.where(negatives, 0, -1))
@@ -114,18 +114,18 @@ def match(
 
 
 def _look(anchors, valid, high, boxes, real, ignored, overlap=None):
-    """What anchors (B, N) have of some objects (B, m).
+    """What anchors (B, N) have of some objects (B, m); `high` and `overlap` are of `match`.
 
     Returns:
-        (B, N): the highest IoU; with which object, int32; whether no other anchor has as much of
-        some object; whether one that is ignored covers them by `high`.
+        (B, N): the highest IoU; with which object, int32; whether no anchor has more of some object
+        that they overlap; whether one that is ignored covers them by `high`.
     """
     objects = real & ~ignored
     if overlap is None:
         share = covered(anchors, boxes)
         # Empty boxes overlap nothing, which is cheaper than to mask all pairs.
-        able = ops.where(valid[..., None], anchors, 0)
-        overlap = iou(able, ops.where(objects[..., None], boxes, 0))
+        possible = ops.where(valid[..., None], anchors, 0)
+        overlap = iou(possible, ops.where(objects[..., None], boxes, 0))
     else:
         share = overlap
         overlap = ops.where(objects[:, None] & valid[..., None], overlap, 0.0)
@@ -140,31 +140,35 @@ def _look(anchors, valid, high, boxes, real, ignored, overlap=None):
     )
 
 
-def _in_chunks(look, *objects):
-    """`look(boxes, real, ignored)` at (B, M) objects, `TOGETHER` at a time.
+def _in_chunks(look, boxes, real, ignored):
+    """`look(boxes, real, ignored)` of objects (B, M), a chunk of them at a time.
 
-    Where one image has hundreds of objects, most rows of the others are padding: not looked at.
+    There is room for as many objects as the fullest image of a data set has, and few are like it:
+    chunks that are padding in all images of the batch are not looked at.
     """
-    first, *others = chunks(objects[0].shape[1], TOGETHER)
-    found = look(*(values[:, first] for values in objects))
+    first, *others = chunks(boxes.shape[1])
+    found = look(boxes[:, first], real[:, first], ignored[:, first])
     for rows in others:
-        part = [values[:, rows] for values in objects]
-
-        def with_more(found=found, start=rows.start, part=part):
-            highest, index, ties, forgiving = found
-            more, which, *also = look(*part)
-            index = ops.where(more > highest, which + start, index)
-            return ops.maximum(more, highest), index, ties | also[0], forgiving | also[1]
-
-        found = ops.cond(ops.any(part[1]), with_more, lambda found=found: found)
+        part = boxes[:, rows], real[:, rows], ignored[:, rows]
+        more = functools.partial(_look_further, look, part, rows.start, found)
+        found = ops.cond(ops.any(real[:, rows]), more, functools.partial(tuple, found))
     return found
 
 
-def chunks(count, most):
-    """Slices of `count` rows, each of at most `most`; one of all where the count is None."""
+def _look_further(look, part, start, found):
+    """What was `found` of the objects before, and `look` finds of those from `start` on."""
+    highest, index, ties, forgiving = found
+    more, which, more_ties, more_forgiving = look(*part)
+    index = ops.where(more > highest, which + start, index)
+    return ops.maximum(more, highest), index, ties | more_ties, forgiving | more_forgiving
+
+
+def chunks(count):
+    """Slices of `count` rows of objects, to be taken one by one; one of all if count is None."""
     if count is None:
         return [slice(None)]
-    return [slice(start, start + most) for start in range(0, max(count, 1), most)]
+    starts = range(0, max(count, 1), OBJECTS_TOGETHER)
+    return [slice(start, start + OBJECTS_TOGETHER) for start in starts]
 
 
 def sample(state, count, positive_fraction, seed):

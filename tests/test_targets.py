@@ -84,9 +84,9 @@ def numpy(found):
 
 @pytest.mark.parametrize("best", [True, False])
 @pytest.mark.parametrize("negative", [0.3, (0.1, 0.4)])
-@pytest.mark.parametrize("together", [targets.TOGETHER, 2])
+@pytest.mark.parametrize("together", [targets.OBJECTS_TOGETHER, 2])
 def test_match_equals_the_naive_loop(best, negative, together, monkeypatch):
-    monkeypatch.setattr(targets, "TOGETHER", together)
+    monkeypatch.setattr(targets, "OBJECTS_TOGETHER", together)
     anchors = grid_anchors().astype("float32")
     valid = (anchors[:, :2] >= 0).all(-1) & (anchors[:, 2:] <= [72, 56]).all(-1)
     seen = set()
@@ -135,6 +135,23 @@ def test_an_object_that_no_anchor_overlaps_has_no_best():
     assert states(anchors, [[50, 50, 60, 60]]) == [0, 0]
     # It shares no more than an edge.
     assert states(anchors, [[10, 0, 20, 10]]) == [0, 0]
+
+
+def test_objects_are_looked_at_where_any_image_has_some(monkeypatch):
+    monkeypatch.setattr(targets, "OBJECTS_TOGETHER", 2)
+    looked, look = [], targets._look
+    monkeypatch.setattr(targets, "_look", lambda *a: looked.append(a[3].shape) or look(*a))
+    anchors = np.float32([[0, 0, 10, 10], [30, 30, 40, 40]])
+    boxes, present = np.full((2, 8, 4), -1, "float32"), np.zeros((2, 8), bool)
+    # One image has an object, the other a crowd and nothing before it.
+    boxes[0, 0], boxes[1, 4] = [0, 0, 10, 9], [0, 0, 50, 20]
+    present[0, 0] = present[1, 4] = True
+    ignored = np.zeros((2, 8), bool)
+    ignored[1, 4] = True
+    found = numpy(match(anchors, boxes, present, ignored=ignored))
+    assert found["state"].tolist() == [[1, 0], [-1, 0]]
+    if keras.backend.backend() == "torch":  # What compiles traces all branches.
+        assert looked == [(2, 2, 4)] * 2
 
 
 def test_padded_and_degenerate_objects_have_no_anchors():

@@ -24,6 +24,11 @@ COMPARED = TIMES | {
     "equal": "share of the images with the same boxes in the same order as torchvision's",
 }
 
+MATCHING = {
+    "in parts": "32 rows at a time, and not those that are padding in both images",
+    "at once": "all rows",
+}
+
 TABLES = {
     "faster_rcnn": {
         "title": "Faster R-CNN",
@@ -54,6 +59,13 @@ TABLES = {
         ),
         "papers": [],
     },
+    "matching_cost": {
+        "title": "Matching of 9,216 anchors with the objects of two images",
+        "where": {"system": "matching"},
+        "settings": ("objects", "room"),
+        "metrics": tuple(f"{way}{kind} ms" for kind in (" graph", " XLA", "") for way in MATCHING),
+        "papers": [],
+    },
 }
 
 COLUMNS = {
@@ -69,6 +81,12 @@ COLUMNS = {
     "times faster": "selective search's time for a picture over the RPN's",
     "boxes, batch": "`spread` boxes lie anywhere, `dense` ones in clusters; pictures at once",
     "torchvision ms": "milliseconds of torchvision's operator for a batch",
+    "objects, room": "objects in each of the two images, and rows for them in each",
+    **{
+        f"{way} graph ms, {way} XLA ms, {way} ms": f"milliseconds of matching {what}: as "
+        "TensorFlow runs a graph, with XLA, and as PyTorch runs it"
+        for way, what in MATCHING.items()
+    },
     **{
         f"{way} {what}": f"{whose}: {meaning}"
         for way, whose in WAYS.items()

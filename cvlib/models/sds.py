@@ -41,8 +41,6 @@ COARSE, FINE = 0.01, 1.0  # liblinear's C of the two logistic regressions
 
 STAYS = (0.0, 20.0, -10.0)  # weights of a class that never learnt to refine: as proposed
 
-DRAWN = 16  # objects of an image that are drawn at a time
-
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class SDS(StagedDetector):
@@ -100,9 +98,10 @@ class SDS(StagedDetector):
 
     Memory: the squares of an image take 24 `crop_size`^2 bytes for each region, 800 MB for 2,000 of
     128; the overlaps 4 R^2 bytes, and its refined masks 8 H W for each detection. In training only
-    the squares of `num_regions` are there, the masks of 16 objects, some 27 H W bytes each, and for
-    each of an image's objects 4 P bytes. The features of one batch, and of a class at most 10,000
-    objects and 10,000 negatives, are in memory at a time; for refinement its pairs are.
+    the squares of `num_regions` are there, the masks of 32 objects of an image (of several images
+    on TensorFlow), some 27 H W bytes each, and for each object 4 P bytes. The features of one
+    batch, and of a class at most 10,000 objects and 10,000 negatives, are in memory at a time; for
+    refinement its pairs are.
 
     Raises:
         ValueError: `features`, `feature_map` or `frozen_to` is none of the above.
@@ -247,12 +246,8 @@ class SDS(StagedDetector):
     def compute_losses(self, y, outputs):
         ignored = self._ignored(y)
         boxes = ops.concatenate([outputs["proposals"], ops.cast(y["boxes"], "float32")], axis=1)
-        overlap, _ = self._overlaps(y, outputs["pieces"], outputs["members"])
-        # The objects are regions, too, each of which is itself, whatever others there are.
-        number = ops.arange(ops.shape(y["labels"])[1])
-        itself = (number[:, None] == number) & (y["labels"] >= 0)[:, None]
-        itself = ops.cast(itself, "float32")
-        found = self._match(y, boxes, ignored, ops.concatenate([overlap, itself], axis=1))
+        overlap = self._overlaps_to_learn(y, outputs["pieces"], outputs["members"])
+        found = self._match(y, boxes, ignored, overlap)
         drawn = self._draw(found, self._num_regions, 0.25)
         place, valid = drawn["place"], drawn["valid"]
         regions = ops.where(
@@ -329,8 +324,19 @@ class SDS(StagedDetector):
             raise ValueError('There are no masks to learn from: give batches of targets="masks".')
         return forgiven(y) | _without_mask(y)
 
+    def _overlaps_to_learn(self, y, pieces, members):
+        """`_overlaps` (B, R + N, N) of the regions, and then the objects, with the objects.
+
+        Each object answers for itself alone: to lay hundreds of them over each other would take
+        most of a step.
+        """
+        overlap, _ = self._overlaps(y, pieces, members)
+        itself = ops.eye(ops.shape(y["labels"])[1], dtype="float32")
+        itself = itself * ops.cast(y["labels"] >= 0, "float32")[:, None]
+        return ops.concatenate([overlap, itself], axis=1)
+
     def _overlaps(self, y, pieces, members):
-        """How far regions and objects are the same.
+        """IoUs of regions and objects, and what those were made from.
 
         Returns:
             IoUs (B, R, N) of the regions with the objects; with those that are neither right nor
@@ -357,22 +363,27 @@ class SDS(StagedDetector):
                 shown = dict(zip(keys, (value[None] for value in objects), strict=True))
                 return _sums(pieces[None], _canvases(shown, self._config["size"]), most)[0]
 
+            def leave_out():
+                return ops.zeros((ops.shape(objects[0])[0], most), "float32")
+
             # Where one image has hundreds of objects, most rows of the others are padding.
-            count = ops.shape(objects[0])[0]
-            return ops.cond(ops.any(objects[0] >= 0), draw, lambda: ops.zeros((count, most)))
+            return ops.cond(ops.any(objects[0] >= 0), draw, leave_out)
 
         pieces, *columns = map(ops.convert_to_tensor, (pieces, *(y[key] for key in keys)))
         covered = [
             ops.map(cover, (pieces, *(values[:, rows] for values in columns)))
-            for rows in chunks(columns[0].shape[1], DRAWN)
+            for rows in chunks(columns[0].shape[1])
         ]
         return ops.concatenate(covered, axis=1)
 
     def _among(self, y):
-        """`_overlaps` (B, N, N) of the objects with each other, on the host."""
+        """`_overlaps` (B, N, N) of the objects with each other.
+
+        On the host, where only the masks that there are take room, as run lengths.
+        """
         given = {"boxes": y["boxes"], "masks": _anywhere(y), "ignored": self._ignored(y)}
         boxes, masks, ignored = (ops.convert_to_numpy(value) for value in given.values())
-        present = ops.convert_to_numpy(y["labels"]) >= 0
+        present = ops.convert_to_numpy(_present(y))
         among = np.zeros((*present.shape, present.shape[1]), "float32")
         for i, there in enumerate(present):
             drawn = rle.paste(masks[i, there], boxes[i, there], *self._config["size"])
@@ -629,6 +640,13 @@ def _shared(members, sizes):
     return _ratio(both, size[..., None] - (both - size[:, None]))
 
 
+def _present(y):
+    """Which objects (B, N) there are, with a box that has an area."""
+    sides = ops.cast(y["boxes"][..., 2:] - y["boxes"][..., :2], "float32")
+    finite = ops.all((sides > 0) & (sides < float("inf")), axis=-1)
+    return ops.logical_and(finite, y["labels"] >= 0)
+
+
 def _anywhere(y):
     """The masks of objects; one that has none may be anywhere in its box."""
     return ops.where(_without_mask(y)[..., None, None], 1.0, ops.cast(y["masks"], "float32"))
@@ -643,10 +661,9 @@ def _at_pixels(masks, frames, size):
 
 
 def _canvases(y, size):
-    """The objects (B, N, H, W), 1 and 0."""
+    """The objects (B, N, H, W), 1 and 0, as `masks.paste` draws them."""
     drawn = _at_pixels(ops.cast(y["masks"], "float32"), ops.cast(y["boxes"], "float32"), size)
-    present = (y["labels"] >= 0)[..., None, None]
-    return ops.cast(ops.logical_and(drawn >= 0.5, present), "float32")
+    return ops.cast(ops.logical_and(drawn >= 0.5, _present(y)[..., None, None]), "float32")
 
 
 def _weights(start, end, cells, pixels):
