@@ -14,7 +14,7 @@ from .test_fast_rcnn import near, overlap
 from .training import compiled, squares
 
 SIZE = (64, 64)
-EPOCHS = 1 if keras.backend.backend() == "torch" else 12  # where nothing is compiled
+EPOCHS = 1 if keras.backend.backend() == "torch" else 16  # where nothing is compiled
 
 
 def make(**arguments):
