@@ -73,15 +73,11 @@ def main():
         for other in found[1:]:
             # Pixels at the border of the image may be read as outside by one and not by another.
             assert np.mean(np.abs(other - found[0]) > 0.05) < 0.01
-        milliseconds = side_by_side.take_turns(functions, repeats)
-        medians = {name: np.median(times) for name, times in milliseconds.items()}
-        print(f"{height} x {width}")
-        for name, ms in medians.items():
-            print(f"    {name:<16}{ms:9.2f} ms")
+        metrics, milliseconds = side_by_side.compare(f"{height} x {width}", functions, repeats)
         record(
             system="crops",
             chapter="09",
-            metrics={f"{name} ms": ms for name, ms in medians.items()},
+            metrics=metrics,
             data="random images and boxes",
             settings={"height": height, "width": width},
             milliseconds=milliseconds,

@@ -62,15 +62,11 @@ def main():
         functions = ways(counts)
         found = [function() for function in functions.values()]  # they are compiled
         assert all((other == found[0]).all() for other in found)
-        milliseconds = side_by_side.take_turns(functions, repeats)
-        medians = {name: np.median(times) for name, times in milliseconds.items()}
-        print(f"{counts} objects")
-        for name, ms in medians.items():
-            print(f"    {name:<16}{ms:9.2f} ms")
+        metrics, milliseconds = side_by_side.compare(f"{counts} objects", functions, repeats)
         record(
             system="matching",
             chapter="11",
-            metrics={f"{name} ms": ms for name, ms in medians.items()},
+            metrics=metrics,
             data="random boxes",
             settings={"objects": " and ".join(map(str, counts)), "room": ROOM},
             milliseconds=milliseconds,

@@ -38,6 +38,16 @@ def take_turns(functions, repeats):
     return milliseconds
 
 
+def compare(title, functions, repeats):
+    """Lets functions take turns and prints their medians, also returned: metrics, milliseconds."""
+    milliseconds = take_turns(functions, repeats)
+    medians = {name: np.median(times) for name, times in milliseconds.items()}
+    print(title)
+    for name, ms in medians.items():
+        print(f"    {name:<16}{ms:9.2f} ms")
+    return {f"{name} ms": ms for name, ms in medians.items()}, milliseconds
+
+
 def run(description, chapter, system, data, setting, kinds, measure):
     """Reads the command line, measures every kind at every batch size, prints and records.
 
