@@ -95,8 +95,8 @@ def match(
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     _check_room(boxes)
     low, high = negative if isinstance(negative, tuple | list) else (0, negative)
-    valid = ops.logical_and(_has_area(anchors), True if valid is None else valid)
-    real = ops.logical_and(_has_area(boxes), present)
+    valid = ops.logical_and(has_area(anchors), True if valid is None else valid)
+    real = ops.logical_and(has_area(boxes), present)
     ignored = ops.logical_and(real, False if ignored is None else ignored)
     look = functools.partial(_look, anchors, valid, high)
     if overlap is None:
@@ -234,7 +234,7 @@ def in_cells(boxes, labels, grid, height, width, ignored=None):
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     _check_room(boxes)
     side = np.float32([width / grid, height / grid])
-    real = ops.logical_and(_has_area(boxes), labels >= 0)
+    real = ops.logical_and(has_area(boxes), labels >= 0)
     boxes = ops.where(real[..., None], boxes, 0.0)
     ignored = ops.logical_and(real, False if ignored is None else ignored)
     place = ops.floor(ops.divide((boxes[..., :2] + boxes[..., 2:]) / 2, side))
@@ -274,7 +274,7 @@ def masks_in(regions, boxes, masks, size):
     """
     regions = ops.stop_gradient(ops.cast(regions, "float32"))
     boxes = ops.cast(boxes, "float32")
-    real = _has_area(boxes)
+    real = has_area(boxes)
     boxes = ops.where(real[..., None], boxes, np.float32([0, 0, 1, 1]))
     corner, sides = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     pixels = masks.shape[-1]
@@ -309,6 +309,7 @@ def _check_room(boxes):
         )
 
 
-def _has_area(boxes):
+def has_area(boxes):
+    """Which boxes (...) have an area that is finite: those of NaN have none."""
     size = area(boxes)
     return (size > 0) & ops.isfinite(size)

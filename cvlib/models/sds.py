@@ -28,7 +28,7 @@ from cvlib.models.staged_detector import (
     with_context,
 )
 from cvlib.models.system import System, as_images
-from cvlib.targets import chunks, forgiven, masks_in
+from cvlib.targets import chunks, forgiven, has_area, masks_in
 
 # Of the authors' code (train_svms.m, train_refiner.m).
 NEGATIVE = 0.2  # overlap with an object of the class under which a region is no such object
@@ -642,9 +642,7 @@ def _shared(members, sizes):
 
 def _present(y):
     """Which objects (B, N) there are, with a box that has an area."""
-    sides = ops.cast(y["boxes"][..., 2:] - y["boxes"][..., :2], "float32")
-    finite = ops.all((sides > 0) & (sides < float("inf")), axis=-1)
-    return ops.logical_and(finite, y["labels"] >= 0)
+    return ops.logical_and(has_area(ops.cast(y["boxes"], "float32")), y["labels"] >= 0)
 
 
 def _anywhere(y):
