@@ -47,7 +47,10 @@ class Superpixels:
 
 
 def segments(image, segmentation, level):
-    """Labels (H, W), 0..R-1, of an image (H, W, 3) uint8 at a level of `LEVELS`."""
+    """Labels (H, W), 0..R-1, of an image (H, W, 3) uint8.
+
+    `level` is Felzenszwalb's `scale`, or how many regions SLIC is asked for.
+    """
     if segmentation == "felzenszwalb":
         return felzenszwalb(image, scale=level, sigma=0.8, min_size=level)
     return slic(image, n_segments=level, start_label=0)
