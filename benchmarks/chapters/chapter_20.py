@@ -22,8 +22,7 @@ COLUMNS = {
     "learning": "of all parts together, `end to end`, or `step by step`: masks, then classes, on "
     "the trunk and the proposals of Faster R-CNN",
     "box_gradient": "the losses of masks and classes reach the corners of the objects' boxes",
-    "ms": "milliseconds for one picture, of the whole graph; of separate networks, with that of "
-    "the network that draws the masks",
+    "ms": "milliseconds for one picture, of the whole graph; of separate networks, of both as one",
     "times faster": "the separate networks' time for a picture over the cascade's",
 }
 
