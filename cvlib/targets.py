@@ -86,7 +86,7 @@ def match(
         is; `state` int32, 1 for positives, 0 for negatives, -1 for ignored anchors.
 
     Raises:
-        ValueError: M is 0.
+        ValueError: N or M is 0.
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.1.2, with at least 0.7 as in its code; for
     proposals, Fast R-CNN (Girshick 2015), section 2.3: 0.5, (0.1, 0.5), and no `best`.
@@ -94,6 +94,8 @@ def match(
     anchors = ops.stop_gradient(ops.cast(anchors, "float32"))
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     _check_room(boxes)
+    if anchors.shape[-2] == 0:
+        raise ValueError("There is no anchor: pad regions, with boxes without area, to one.")
     low, high = negative if isinstance(negative, tuple | list) else (0, negative)
     valid = ops.logical_and(has_area(anchors), True if valid is None else valid)
     real = ops.logical_and(has_area(boxes), present)

@@ -197,6 +197,11 @@ def test_no_room_for_an_object(match):
         match(np.zeros((1, 4)), np.zeros((2, 0, 4)), np.zeros((2, 0), "int32"))
 
 
+def test_no_anchor():
+    with pytest.raises(ValueError, match="There is no anchor"):
+        match(np.zeros((2, 0, 4)), np.zeros((2, 1, 4)), np.zeros((2, 1), "int32"))
+
+
 def test_matching_and_sampling_of_no_object():
     boxes, present = np.full((3, 5, 4), -1, "float32"), np.zeros((3, 5), bool)
     found = match(grid_anchors(), boxes, present)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from cvlib.sizes import height_and_width
+
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class CropAndResize(keras.layers.Layer):
@@ -14,7 +16,7 @@ class CropAndResize(keras.layers.Layer):
     boxes.
 
     Args:
-        size: (height, width) of the crops.
+        size: (height, width) of the crops; one number stands for both.
 
     Call arguments:
         images: (B, H, W, C) in any numeric type.
@@ -28,7 +30,7 @@ class CropAndResize(keras.layers.Layer):
 
     def __init__(self, size, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.size = tuple(size)
+        self.size = height_and_width(size)
 
     def call(self, images, boxes):
         images = ops.cast(images, self.compute_dtype)
@@ -89,8 +91,7 @@ def sample(images, y, x):
         for column, of_column in _neighbours(x, width):
             place = (width * (height * image + row))[..., None] + column[..., None, :]
             weight = of_row[..., None] * of_column[..., None, :]
-            seen = ops.take(pixels, place, axis=0)
-            found += ops.cast(weight, images.dtype)[..., None] * seen
+            found += ops.cast(weight, images.dtype)[..., None] * rows_at(pixels, place)
     return found
 
 
@@ -100,6 +101,13 @@ def resample(images, rows, columns):
     # One product for each row, of which no side must be transposed. (`ops.matmul` makes float32 of
     # float64 on PyTorch.)
     return columns[:, :, None] @ ops.einsum("brih,bhwc->briwc", rows, images)
+
+
+def rows_at(table, places):
+    """Rows (..., C) of a table (N, C); also of one without rows, if there are no places."""
+    # All places in one row: of no rows Keras's `take` gives another shape with JAX.
+    rows = ops.take(table, ops.reshape(places, (-1,)), axis=0)
+    return ops.reshape(rows, (*ops.shape(places), table.shape[-1]))
 
 
 def _neighbours(places, pixels):

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from cvlib.layers.crop_and_resize import extended, resample
+from cvlib.sizes import height_and_width
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -29,7 +30,7 @@ class Hypercolumn(keras.layers.Layer):
         channels: D, scores of a pixel.
         strides: of each map, pixels of the image between its neighbouring cells; None for features
             of boxes as wholes.
-        size: (height, width) of the grid.
+        size: (height, width) of the grid; one number stands for both.
         num_classes: C; each class has scores of its own.
         kernel_size: of the convolutions. From 3 on they see a cell's neighbours too; 1 is the
             linear classifier of the hypercolumn alone.
@@ -64,7 +65,7 @@ class Hypercolumn(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.channels = channels
         self.strides = tuple(strides)
-        self.size = tuple(size)
+        self.size = height_and_width(size)
         self.num_classes = num_classes
         self.kernel_size = kernel_size
         self.scales = tuple(scales or (1.0,) * len(self.strides))

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from cvlib.layers.crop_and_resize import extended
+from cvlib.sizes import height_and_width
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -15,7 +16,8 @@ class MaskPooling(keras.layers.Layer):
     the cells that it covers. Differentiable in the features and in the masks.
 
     Args:
-        size: (height, width) of the grid; the crops' sides are multiples of its sides.
+        size: (height, width) of the grid, of whose sides those of the crops are multiples; one
+            number stands for both.
 
     Call arguments:
         features: (B, R, h, w, C) floats.
@@ -33,7 +35,7 @@ class MaskPooling(keras.layers.Layer):
 
     def __init__(self, size=(7, 7), **kwargs):
         super().__init__(**kwargs)
-        self.size = tuple(size)
+        self.size = height_and_width(size)
 
     def call(self, features, masks=None):
         batch, regions, *cells, channels = ops.shape(features)

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from cvlib.layers.crop_and_resize import bilinear, centres, resample
+from cvlib.sizes import height_and_width
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -22,7 +23,7 @@ class RoIAlign(keras.layers.Layer):
     Memory at the peak, beside input and output: (B, R, height, W, C).
 
     Args:
-        size: (height, width) of the grid.
+        size: (height, width) of the grid; one number stands for both.
         stride: pixels of the image between neighbouring cells of the map.
         sampling_ratio: samples along each side of a cell.
 
@@ -36,7 +37,7 @@ class RoIAlign(keras.layers.Layer):
 
     def __init__(self, size=(7, 7), stride=16, sampling_ratio=2, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.size = tuple(size)
+        self.size = height_and_width(size)
         self.stride = stride
         self.sampling_ratio = sampling_ratio
 

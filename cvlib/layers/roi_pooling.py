@@ -6,6 +6,9 @@ Girshick, Fast R-CNN, 2015, section 2.1.
 import keras
 from keras import ops
 
+from cvlib.layers.crop_and_resize import rows_at
+from cvlib.sizes import height_and_width
+
 FAR = 2.0**20  # cells; further out, and not a number, counts as this far: int32 holds it
 
 
@@ -27,7 +30,7 @@ class RoIPooling(keras.layers.Layer):
     the rows of the tallest bin.
 
     Args:
-        size: (height, width) of the grid.
+        size: (height, width) of the grid; one number stands for both.
         stride: pixels of the image between neighbouring cells of the map.
 
     Call arguments:
@@ -41,7 +44,7 @@ class RoIPooling(keras.layers.Layer):
 
     def __init__(self, size=(7, 7), stride=16, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.size = tuple(size)
+        self.size = height_and_width(size)
         self.stride = stride
 
     def call(self, features, boxes):
@@ -125,7 +128,7 @@ def max_of_bins(features, rows, columns):
         return start + left[..., None, :], start + last_run[..., None, :]
 
     def row_maxima(table, i):
-        return ops.maximum(*(ops.take(table, place, axis=0) for place in places(i)))
+        return ops.maximum(*(rows_at(table, place) for place in places(i)))
 
     @ops.custom_gradient
     def pool(features):
@@ -148,8 +151,8 @@ def max_of_bins(features, rows, columns):
             def row_above(i, cell):
                 """From the last row up, so that the first with the maximum is the one kept."""
                 for place in reversed(places(i - 1)):
-                    found = ops.take(table, place, axis=0) == wanted
-                    cell = ops.where(found, ops.take(cells, place, axis=0), cell)
+                    found = rows_at(table, place) == wanted
+                    cell = ops.where(found, rows_at(cells, place), cell)
                 return i - 1, cell
 
             _, cell = ops.while_loop(

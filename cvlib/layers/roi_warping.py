@@ -16,7 +16,7 @@ class RoIWarping(CropAndResize):
     rounds forward and is not. The paper's equation (8) leaves the scale of its kernel open.
 
     Args:
-        size: (height, width) of the crops.
+        size: (height, width) of the crops; one number stands for both.
         stride: pixels of the image between neighbouring cells of the map.
 
     Call arguments:

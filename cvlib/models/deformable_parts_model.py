@@ -18,6 +18,7 @@ from cvlib.models.template_detector import (
     window_grid,
     window_shape,
 )
+from cvlib.sizes import height_and_width
 
 FINER = 2  # times the root's resolution
 BIAS = 10.0  # the constant that a machine sees beside the features
@@ -87,6 +88,7 @@ class DeformablePartsModel(TemplateDetector):
         templates=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         shapes = [window_shape(side, ratio) for ratio in ratios]
         channels, of_component = BLOCK**2 * bins, num_classes * parts
         if part_side > np.min(shapes):
@@ -163,7 +165,7 @@ class DeformablePartsModel(TemplateDetector):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "scales": tuple(scales),
             "ratios": tuple(ratios),
             "side": side,

@@ -13,6 +13,7 @@ from cvlib.models.region_detector import (
     region_heads,
     region_pooling,
 )
+from cvlib.sizes import height_and_width
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -80,6 +81,7 @@ class FastRCNN(ProposalDetector):
         frozen_to=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         backbone = trunk_up_to(backbone, feature_map, frozen_to)
         images = keras.Input((*size, 3), name="images")
         given = keras.Input((max_proposals, 4), name="proposals")
@@ -107,7 +109,7 @@ class FastRCNN(ProposalDetector):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "max_proposals": max_proposals,
             "pooling": pooling,
             "pool_size": pool_size,

@@ -14,6 +14,7 @@ from cvlib.models.region_detector import (
     region_pooling,
 )
 from cvlib.models.system import System
+from cvlib.sizes import height_and_width
 from cvlib.targets import forgiven, match
 
 NUM_ANCHORS = 256  # of each image, that the region proposal network learns from
@@ -235,6 +236,7 @@ class FasterRCNN(ProposingDetector):
         frozen_to=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         backbone = trunk_up_to(backbone, feature_map, frozen_to)
         stride = map_stride(feature_map)
         images = keras.Input((*size, 3), name="images")
@@ -271,7 +273,7 @@ class FasterRCNN(ProposingDetector):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "sizes": tuple(sizes),
             "ratios": tuple(ratios),
             "feature_map": feature_map,

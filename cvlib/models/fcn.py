@@ -7,6 +7,7 @@ from cvlib import losses
 from cvlib.layers import BilinearUpsampling, SkipFusion
 from cvlib.models.backbone import freeze
 from cvlib.models.system import System
+from cvlib.sizes import height_and_width
 
 CELL = 32  # of the coarsest map, in pixels
 
@@ -67,6 +68,7 @@ class FCN(System):
         frozen_to=None,
         **kwargs,
     ):
+        size = size and height_and_width(size)
         if stride not in (32, 16, 8):
             raise ValueError(f"`stride` is 32, 16 or 8, not {stride!r}.")
         check_window(window)
@@ -93,7 +95,7 @@ class FCN(System):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": size and tuple(size),
+            "size": size,
             "stride": stride,
             "window": window,
             "hidden": hidden,

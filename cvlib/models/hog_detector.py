@@ -16,6 +16,7 @@ from cvlib.models.template_detector import (
     window_grid,
     window_shape,
 )
+from cvlib.sizes import height_and_width
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -74,6 +75,7 @@ class HOGDetector(TemplateDetector):
         templates=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         # In cells: a window covers `shape` without its margin.
         shapes = [window_shape(side, ratio) for ratio in ratios]
         if templates is None:
@@ -108,7 +110,7 @@ class HOGDetector(TemplateDetector):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "scales": tuple(scales),
             "ratios": tuple(ratios),
             "side": side,

@@ -12,6 +12,7 @@ from cvlib.losses import mean_where
 from cvlib.models.backbone import map_stride, trunk_up_to
 from cvlib.models.region_detector import RegionDetector, class_logits, hidden_layers, inside
 from cvlib.models.system import System, as_images
+from cvlib.sizes import height_and_width
 from cvlib.targets import forgiven, masks_in, masks_iou
 
 MASK_IOU = 0.7  # of a box with an object, from which on it learns the object's mask
@@ -100,6 +101,7 @@ class HypercolumnSegmenter(RegionDetector):
         frozen_to=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         if not depths or not {*depths} <= {*backbone.output, "fc"}:
             known = ", ".join(backbone.output)
             raise ValueError(f"`depths` are some of {known} and fc, not {tuple(depths)}.")
@@ -154,7 +156,7 @@ class HypercolumnSegmenter(RegionDetector):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "max_detections": max_detections,
             "depths": tuple(depths),
             "grid": grid,

@@ -9,6 +9,7 @@ from cvlib.boxes import CENTRAL_HALF, convert
 from cvlib.metrics.localization import BoxIoU, LabelAccuracy, LocalizationAccuracy
 from cvlib.models.backbone import freeze
 from cvlib.models.system import System, epoch_steps, jit_compile
+from cvlib.sizes import height_and_width
 from cvlib.targets import left_to_right
 
 # Box losses on coordinates relative to the image, where 0.1 is a tenth of it.
@@ -76,6 +77,7 @@ class Localizer(System):
         frozen_to=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         _check("attach", attach, ("conv", "fc"))
         _check("boxes", boxes, ("agnostic", "per_class"))
         K, C = num_objects, num_classes
@@ -112,7 +114,7 @@ class Localizer(System):
         self._parts = {"backbone": (images, last_map), "heads": (last_map, found)}
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "attach": attach,
             "boxes": boxes,
             "num_objects": num_objects,

@@ -8,6 +8,7 @@ from cvlib.layers import BilinearUpsampling, ImagePyramid
 from cvlib.models.backbone import fix_normalisation, map_stride, trunk_up_to
 from cvlib.models.fcn import check_sizes, classes_of
 from cvlib.models.system import System
+from cvlib.sizes import height_and_width
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -58,6 +59,7 @@ class MultiScaleParser(System):
         frozen_to=None,
         **kwargs,
     ):
+        size = size and height_and_width(size)
         trunk = trunk_up_to(backbone, feature_map, frozen_to)
         fix_normalisation(trunk)
         images = keras.Input((*(size or (None, None)), 3), name="images")
@@ -82,7 +84,7 @@ class MultiScaleParser(System):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": size and tuple(size),
+            "size": size,
             "levels": levels,
             "feature_map": feature_map,
             "hidden": hidden,

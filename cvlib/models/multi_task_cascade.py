@@ -13,6 +13,7 @@ from cvlib.models.backbone import map_stride, trunk_up_to
 from cvlib.models.faster_rcnn import ProposingDetector, propose
 from cvlib.models.region_detector import class_deltas, class_logits, hidden_layers
 from cvlib.models.system import System
+from cvlib.sizes import height_and_width
 from cvlib.targets import forgiven, masks_in, masks_iou
 
 # Of an image's losses at each side of a box, about what the RPN's own loss has at an anchor.
@@ -113,6 +114,7 @@ class MultiTaskCascade(ProposingDetector):
         frozen_to=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         if stages not in (3, 5):
             raise ValueError(f"`stages` is 3 or 5, not {stages!r}.")
         backbone = trunk_up_to(backbone, feature_map, frozen_to)
@@ -170,7 +172,7 @@ class MultiTaskCascade(ProposingDetector):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "stages": stages,
             "sizes": tuple(sizes),
             "ratios": tuple(ratios),

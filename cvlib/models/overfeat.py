@@ -9,6 +9,7 @@ from cvlib.boxes import CENTRAL_HALF, area, clip
 from cvlib.layers import BoxMerging, DenseToConv, InterleaveOffsets, ShiftedMaxPooling2D
 from cvlib.models.backbone import freeze
 from cvlib.models.system import System
+from cvlib.sizes import height_and_width
 
 STRIDE = 16  # of the trunk's last map, in pixels
 POOL = 2  # of that map, before the heads
@@ -87,6 +88,7 @@ class OverFeat(System):
         heads=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         if window <= 0 or window % (STRIDE * POOL):
             raise ValueError(f"`window` is a multiple of {STRIDE * POOL}, not {window}.")
         # The deeper layers of the backbone would be computed and saved for nothing.
@@ -106,7 +108,7 @@ class OverFeat(System):
                     f"An image of {_by(size)} at scale {scale} is {_by(scaled)}, smaller than the "
                     f"window of {_by((window, window))}."
                 )
-            x = images if scaled == tuple(size) else ops.image.resize(images, scaled)
+            x = images if scaled == size else ops.image.resize(images, scaled)
             maps.append(backbone(x)["stride16"])
             rows, columns = ((length - window) // step + 1 for length in scaled)
             # The backbone pads images to a multiple of 32: no window lies in the padding.
@@ -130,7 +132,7 @@ class OverFeat(System):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "window": window,
             "scales": tuple(scales),
             "shifted": shifted,

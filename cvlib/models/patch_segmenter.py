@@ -8,6 +8,7 @@ from cvlib import losses
 from cvlib.models.backbone import freeze
 from cvlib.models.fcn import FCN, check_sizes, check_window, classes_of
 from cvlib.models.system import System
+from cvlib.sizes import height_and_width
 
 VOID = 255
 
@@ -57,6 +58,7 @@ class PatchSegmenter(System):
         classifier=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         check_window(window)
         if not 1 <= stride <= window:
             raise ValueError(f"`stride` is between 1 and the window's {window}, not {stride}.")
@@ -81,7 +83,7 @@ class PatchSegmenter(System):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "stride": stride,
             "window": window,
             "hidden": hidden,

@@ -18,6 +18,7 @@ from cvlib.models.staged_detector import (
     train_svm,
     warped,
 )
+from cvlib.sizes import height_and_width
 from cvlib.targets import forgiven
 
 __all__ = ["RCNN", "Examples", "train_regressor", "train_svm"]
@@ -121,6 +122,7 @@ class RCNN(StagedDetector):
         network=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         if features not in ("pool", "fc"):
             raise ValueError(f"`features` is one of pool, fc, not {features!r}.")
         if scores not in ("svm", "softmax"):
@@ -175,7 +177,7 @@ class RCNN(StagedDetector):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "max_proposals": max_proposals,
             "crop_size": crop_size,
             "context": context,

@@ -8,6 +8,7 @@ from cvlib.layers import BilinearUpsampling, ImagePyramid
 from cvlib.models.backbone import fix_normalisation, map_stride, trunk_up_to
 from cvlib.models.fcn import check_sizes, classes_of
 from cvlib.models.system import System
+from cvlib.sizes import height_and_width
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -64,6 +65,7 @@ class RecurrentSegmenter(System):
         network=None,
         **kwargs,
     ):
+        size = size and height_and_width(size)
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"`iterations` must be a positive integer, not {iterations!r}.")
         trunk = trunk_up_to(backbone, feature_map, frozen_to)
@@ -92,7 +94,7 @@ class RecurrentSegmenter(System):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": size and tuple(size),
+            "size": size,
             "iterations": iterations,
             "feature_map": feature_map,
             "kernel": kernel,

@@ -28,6 +28,7 @@ from cvlib.models.staged_detector import (
     with_context,
 )
 from cvlib.models.system import System, as_images
+from cvlib.sizes import height_and_width
 from cvlib.targets import chunks, forgiven, has_area, masks_in
 
 # Of the authors' code (train_svms.m, train_refiner.m).
@@ -137,6 +138,7 @@ class SDS(StagedDetector):
         network=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         if features not in ("box", "region", "joint"):
             raise ValueError(f"`features` is one of box, region, joint, not {features!r}.")
         backbone = trunk_up_to(backbone, feature_map, frozen_to)
@@ -228,7 +230,7 @@ class SDS(StagedDetector):
         self._parts = parts
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "max_proposals": max_proposals,
             "max_pieces": max_pieces,
             "crop_size": crop_size,

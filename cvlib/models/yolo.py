@@ -7,6 +7,7 @@ from cvlib.boxes import convert, paired_iou
 from cvlib.layers import NonMaxSuppression, YOLOHead
 from cvlib.models.backbone import trunk_up_to
 from cvlib.models.system import System
+from cvlib.sizes import height_and_width
 from cvlib.targets import forgiven, in_cells
 
 COORDINATES = 5.0  # weight of the errors of boxes
@@ -67,6 +68,7 @@ class YOLO(System):
         frozen_to=None,
         **kwargs,
     ):
+        size = height_and_width(size)
         backbone = trunk_up_to(backbone, feature_map, frozen_to)
         images = keras.Input((*size, 3), name="images")
         x = features = backbone(images)[feature_map]
@@ -85,7 +87,7 @@ class YOLO(System):
         }
         self._config = {
             "num_classes": num_classes,
-            "size": tuple(size),
+            "size": size,
             "grid": grid,
             "boxes": boxes,
             "feature_map": feature_map,

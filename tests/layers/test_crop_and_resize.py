@@ -77,6 +77,12 @@ def test_images_of_unknown_size():
         assert found.shape == (1, 2, 3, 4, 3)
 
 
+@pytest.mark.parametrize(("images", "count"), [(2, 0), (0, 4), (0, 0)])
+def test_no_boxes_or_no_images(images, count):
+    crops = CropAndResize((3, 4))(np.zeros((images, 9, 8, 2)), np.zeros((images, count, 4)))
+    assert crops.shape == (images, count, 3, 4, 2)
+
+
 def test_boxes_that_are_nowhere_are_zero():
     boxes = np.float32([[[np.nan] * 4, [0, 0, np.inf, 3], [-1e30, 0, 1e30, 3], [4, 5, 6, 7]]])
     crops = CropAndResize((2, 2))(np.ones((1, 9, 8, 2), "float32"), boxes)

@@ -156,6 +156,7 @@ def test_maps_and_numbers_of_boxes_that_are_unknown():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_no_boxes():
-    found = RoIPooling((2, 3), 8)(distinct(2, 5, 7, 2), np.zeros((2, 0, 4), "float32"))
-    assert found.shape == (2, 0, 2, 3, 2)
+@pytest.mark.parametrize(("images", "count"), [(2, 0), (0, 4), (0, 0)])
+def test_no_boxes_or_no_images(images, count):
+    found = RoIPooling((2, 3), 8)(distinct(2, 5, 7, 2)[:images], np.zeros((images, count, 4)))
+    assert found.shape == (images, count, 2, 3, 2)

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from cvlib.layers import (
+    CropAndResize,
+    Hypercolumn,
+    MaskPooling,
+    RoIAlign,
+    RoIPooling,
+    RoIWarping,
+)
+from cvlib.models import YOLO, PatchSegmenter, backbone
+from cvlib.sizes import height_and_width
+
+
+@pytest.mark.parametrize("size", [(3, 4), [3, 4], np.array([3, 4]), (np.int64(3), 4)])
+def test_two_whole_numbers(size):
+    found = height_and_width(size)
+    assert found == (3, 4) and all(type(side) is int for side in found)
+
+
+@pytest.mark.parametrize("size", [7, np.int32(7)])
+def test_one_stands_for_both(size):
+    assert height_and_width(size) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    "size", [(3,), (3, 4, 5), (0, 4), -1, 3.5, (3.0, 4), "34", None, (3, None)]
+)
+def test_anything_else_is_one_clear_sentence(size):
+    with pytest.raises(ValueError, match=r"`size` is \(height, width\)"):
+        height_and_width(size)
+
+
+@pytest.mark.parametrize("layer", [CropAndResize, MaskPooling, RoIAlign, RoIPooling, RoIWarping])
+def test_layers_take_one_number(layer):
+    assert layer(size=7).size == layer(size=[7, 7]).size == (7, 7)
+
+
+def test_a_hypercolumn_takes_one_number():
+    assert Hypercolumn(channels=4, size=7).size == (7, 7)
+
+
+def test_models_take_one_number():
+    model = PatchSegmenter(backbone("tiny"), num_classes=2, size=64, window=32, hidden=4)
+    assert model.input_shape[1:3] == (64, 64) and model.get_config()["size"] == (64, 64)
+    with pytest.raises(ValueError, match=r"not \(64,\)\."):
+        YOLO(backbone("tiny"), num_classes=2, size=(64,))
