@@ -94,6 +94,23 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(tmp_path, notebook):
     assert [r["seed"] for r in load_records(tmp_path / "results" / "records")] == [1]
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_cells_share_the_threads_of_the_machine(tmp_path, notebook, jobs):
+    path = notebook(
+        "import os\nfrom cvlib.records import record\n"
+        "names = 'OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'\n"
+        "record('x', {name: float(os.environ[name]) for name in names}, data, 'test')"
+    )
+    suite = tmp_path / "suite.yaml"
+    suite.write_text('quick: [{chapter: "02", data: ["scenes"], seeds: [0]}]')
+    command = [sys.executable, "-m", "benchmarks.grid", "--out", tmp_path / "out"]
+    command += ["--suite", suite, "--course", path.parent, "--jobs", str(jobs)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300)
+    (found,) = (tmp_path / "out" / "cells").glob("02*/records")
+    (run,) = load_records(found)
+    assert set(run["metrics"].values()) == {max(1, os.cpu_count() // jobs)}
+
+
 def test_the_grid_is_chapters_by_data_by_seeds(tmp_path, notebook):
     path = notebook("x = 1")
     suite = tmp_path / "suite.yaml"
