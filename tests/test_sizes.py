@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,14 @@ from cvlib.layers import (
     RoIPooling,
     RoIWarping,
 )
-from cvlib.models import YOLO, PatchSegmenter, backbone
+from cvlib.models import (
+    FCN,
+    YOLO,
+    MultiScaleParser,
+    PatchSegmenter,
+    RecurrentSegmenter,
+    backbone,
+)
 from cvlib.sizes import height_and_width
 
 
@@ -32,13 +41,19 @@ def test_anything_else_is_one_clear_sentence(size):
         height_and_width(size)
 
 
-@pytest.mark.parametrize("layer", [CropAndResize, MaskPooling, RoIAlign, RoIPooling, RoIWarping])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        CropAndResize,
+        functools.partial(Hypercolumn, channels=4),
+        MaskPooling,
+        RoIAlign,
+        RoIPooling,
+        RoIWarping,
+    ],
+)
 def test_layers_take_one_number(layer):
     assert layer(size=7).size == layer(size=[7, 7]).size == (7, 7)
-
-
-def test_a_hypercolumn_takes_one_number():
-    assert Hypercolumn(channels=4, size=7).size == (7, 7)
 
 
 def test_models_take_one_number():
@@ -46,3 +61,11 @@ def test_models_take_one_number():
     assert model.input_shape[1:3] == (64, 64) and model.get_config()["size"] == (64, 64)
     with pytest.raises(ValueError, match=r"not \(64,\)\."):
         YOLO(backbone("tiny"), num_classes=2, size=(64,))
+
+
+@pytest.mark.parametrize("system", [FCN, MultiScaleParser, RecurrentSegmenter])
+def test_only_none_stands_for_pictures_of_any_size(system):
+    assert system(backbone("tiny"), 2).input_shape[1:3] == (None, None)
+    assert system(backbone("tiny"), 2, size=np.array([64, 96])).input_shape[1:3] == (64, 96)
+    with pytest.raises(ValueError, match="whole numbers above 0, not 0"):
+        system(backbone("tiny"), 2, size=0)

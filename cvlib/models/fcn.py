@@ -68,7 +68,7 @@ class FCN(System):
         frozen_to=None,
         **kwargs,
     ):
-        size = size and height_and_width(size)
+        size = None if size is None else height_and_width(size)
         if stride not in (32, 16, 8):
             raise ValueError(f"`stride` is 32, 16 or 8, not {stride!r}.")
         check_window(window)

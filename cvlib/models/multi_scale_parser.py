@@ -59,7 +59,7 @@ class MultiScaleParser(System):
         frozen_to=None,
         **kwargs,
     ):
-        size = size and height_and_width(size)
+        size = None if size is None else height_and_width(size)
         trunk = trunk_up_to(backbone, feature_map, frozen_to)
         fix_normalisation(trunk)
         images = keras.Input((*(size or (None, None)), 3), name="images")

@@ -65,7 +65,7 @@ class RecurrentSegmenter(System):
         network=None,
         **kwargs,
     ):
-        size = size and height_and_width(size)
+        size = None if size is None else height_and_width(size)
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"`iterations` must be a positive integer, not {iterations!r}.")
         trunk = trunk_up_to(backbone, feature_map, frozen_to)
