@@ -3,6 +3,12 @@
 from benchmarks.claims import Claim
 from benchmarks.systems import SMALL, of_scenes
 
+# What the benchmark `benchmarks.kernels.hypercolumns` compares.
+MASK_WAYS = {
+    "in windows": "where each classifier counts, as `HypercolumnMasks` does",
+    "everywhere": "by `ClassifierGrid` of `Hypercolumn`",
+}
+
 TABLES = {
     "hypercolumns": {
         "title": "Masks from hypercolumns",
@@ -13,6 +19,13 @@ TABLES = {
             {"system": "Hypercolumns", "dataset": "VOC12 val"},
         ],
     },
+    "hypercolumn_cost": {
+        "title": "Masks of boxes by 5 x 5 classifiers of hypercolumns",
+        "where": {"system": "hypercolumn_masks"},
+        "settings": ("boxes", "classes"),
+        "metrics": tuple(f"{way}{kind} ms" for kind in (" graph", " XLA", "") for way in MASK_WAYS),
+        "papers": [],
+    },
 }
 
 COLUMNS = {
@@ -21,6 +34,12 @@ COLUMNS = {
     "grid": "classifiers along each side of a box",
     "scores": "confidence of a detection: the `detector`'s, or `rescored` after its mask is drawn",
     "mask IoU": "mean IoU of the objects' masks with those drawn into their true boxes",
+    "boxes, classes": "of one picture, and of how many classes they are",
+    **{
+        f"{way} graph ms, {way} XLA ms, {way} ms": f"milliseconds of the masks {what}: as "
+        "TensorFlow runs a graph, with XLA, and as PyTorch runs it"
+        for way, what in MASK_WAYS.items()
+    },
 }
 
 SEGMENTER = {"system": "HypercolumnSegmenter"}

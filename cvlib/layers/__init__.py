@@ -11,7 +11,7 @@ from cvlib.layers.crop_and_resize import CropAndResize
 from cvlib.layers.dense_to_conv import DenseToConv, dense_to_conv
 from cvlib.layers.distance_transform_pooling import DistanceTransformPooling
 from cvlib.layers.hog import HOG
-from cvlib.layers.hypercolumn import ClassifierGrid, Hypercolumn
+from cvlib.layers.hypercolumn import ClassifierGrid, Hypercolumn, HypercolumnMasks
 from cvlib.layers.image_pyramid import ImagePyramid
 from cvlib.layers.mask_pooling import MaskPooling
 from cvlib.layers.non_max_suppression import NonMaxSuppression
@@ -35,6 +35,7 @@ __all__ = [
     "DenseToConv",
     "DistanceTransformPooling",
     "Hypercolumn",
+    "HypercolumnMasks",
     "ImagePyramid",
     "InterleaveOffsets",
     "MaskPooling",

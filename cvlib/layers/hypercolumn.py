@@ -7,6 +7,7 @@ section 3.
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from cvlib.layers.crop_and_resize import extended, resample
@@ -46,7 +47,8 @@ class Hypercolumn(keras.layers.Layer):
     Returns:
         (B, R, height, width, D) in the layer's compute type.
 
-    Memory at the peak, beside input and output: (B, R, H, W, D) of the largest map.
+    Memory at the peak, beside input and output: (B, R, height, W, D) of the largest map, and with
+    several classes (B, R, H, W, D).
 
     Raises:
         ValueError: there are not as many `features`, or `scales`, as `strides`.
@@ -94,12 +96,28 @@ class Hypercolumn(keras.layers.Layer):
             self.scores.append(score)
 
     def call(self, features, boxes, labels=None):
+        shape = (*ops.shape(boxes)[:2], *self.size, self.channels)
+        total = 0.0
+        for scores, boxes_there in self.of_depths(features, boxes, labels):
+            if boxes_there is None:
+                total = total + ops.broadcast_to(scores[:, :, None, None], shape)
+            else:
+                upsampled = resample(scores, *_weights(scores, boxes_there, self.size))
+                total = total + ops.reshape(upsampled, shape)
+        return total
+
+    def of_depths(self, features, boxes, labels=None):
+        """For each of the `strides` the scores of the boxes' classes, not yet interpolated.
+
+        Yields:
+            Maps (N, H, W, D), and the boxes (N, B R / N, 4), in cells, that look at each: with one
+            class N is B, with several a map is of one box alone. Or (B, R, D), and None.
+        """
         self._check("features", features)
         boxes = ops.cast(boxes, "float32")
         batch, count = ops.shape(boxes)[:2]
         labels = ops.zeros((batch, count), "int32") if labels is None else labels
         labels = ops.maximum(ops.cast(labels, "int32"), 0)
-        total = 0.0
         for x, stride, scale, score in zip(
             features, self.strides, self.scales, self.scores, strict=True
         ):
@@ -108,28 +126,21 @@ class Hypercolumn(keras.layers.Layer):
                 scores = ops.reshape(
                     score(x[:, None]), (batch, count, self.num_classes, self.channels)
                 )
-                scores = ops.take_along_axis(scores, labels[..., None, None], axis=2)
-                total = total + scores[:, :, :, None]
+                yield ops.take_along_axis(scores, labels[..., None, None], axis=2)[:, :, 0], None
+            elif self.num_classes == 1:
+                yield score(x), boxes / stride
             else:
-                total = total + self._upsampled(score(x), boxes / stride, labels)
-        if not any(self.strides):
-            total = ops.broadcast_to(total, (batch, count, *self.size, self.channels))
-        return total
+                own = self._of_boxes(score(x), labels)
+                yield own, ops.reshape(boxes / stride, (-1, 1, 4))
 
-    def _upsampled(self, scores, boxes, labels):
-        """At the pixels of boxes, in cells, their class's of the scores (B, H, W, C D) of a map."""
-        _, height, width, _ = ops.shape(scores)
-        batch, count = ops.shape(boxes)[:2]
+    def _of_boxes(self, scores, labels):
+        """Maps (B R, H, W, D), for each box those of its class, of all scores (B, H, W, C D)."""
+        batch, height, width, _ = ops.shape(scores)
         of_classes = ops.reshape(scores, (-1, height, width, self.num_classes, self.channels))
         of_classes = ops.transpose(of_classes, (0, 3, 1, 2, 4))
         maps = ops.reshape(of_classes, (-1, height, width, self.channels))
         place = ops.arange(batch, dtype="int32")[:, None] * self.num_classes + labels
-        own = ops.take(maps, ops.reshape(place, (-1,)), axis=0)
-        boxes = ops.reshape(boxes, (-1, 1, 4))
-        rows = extended(boxes[..., 1], boxes[..., 3], self.size[0], height)
-        columns = extended(boxes[..., 0], boxes[..., 2], self.size[1], width)
-        upsampled = resample(own, rows, columns)
-        return ops.reshape(upsampled, (batch, count, *self.size, self.channels))
+        return ops.take(maps, ops.reshape(place, (-1,)), axis=0)
 
     def compute_output_shape(self, features_shape, boxes_shape, labels_shape=None):
         return (*boxes_shape[:2], *self.size, self.channels)
@@ -170,15 +181,121 @@ class ClassifierGrid(keras.layers.Layer):
 
     def call(self, logits):
         _, _, height, width, count = ops.shape(logits)
-        side = math.isqrt(count)
-        if side * side != count:
-            raise ValueError(f"{count} classifiers are no square grid.")
-        # Made here, not kept: a tensor that one graph makes is of no use in another.
-        frame = ops.convert_to_tensor([0.0, side], "float32")
-        rows, columns = (extended(frame[0], frame[1], n, side) for n in (height, width))
-        shares = rows[:, None, :, None] * columns[None, :, None, :]
-        shares = ops.cast(ops.reshape(shares, (height, width, count)), self.compute_dtype)
+        side = _side(count)
+        rows, columns = _shares(height, side), _shares(width, side)
+        shares = np.reshape(rows[:, None, :, None] * columns[:, None], (height, width, count))
+        shares = ops.convert_to_tensor(shares, self.compute_dtype)
         return ops.sum(ops.sigmoid(logits) * shares, axis=-1)
 
     def compute_output_shape(self, logits_shape):
         return logits_shape[:-1]
+
+
+@keras.saving.register_keras_serializable(package="cvlib")
+class HypercolumnMasks(keras.layers.Layer):
+    """What a `ClassifierGrid` makes of the scores of a `Hypercolumn`, in a fraction of the time.
+
+    At a pixel at most four of K x K classifiers count. So none is asked about the whole box: each
+    has a window, from the centres of its neighbours on one side to those on the other, and is asked
+    at the rows and columns of that alone.
+
+    Args:
+        hypercolumn: a `Hypercolumn` of K x K channels.
+
+    Call arguments:
+        features, boxes, labels: as of the hypercolumn.
+
+    Returns:
+        (B, R, height, width) probabilities, in the layer's compute type.
+
+    Memory at the peak, beside input and output: (B, R, 2 height, 2 width), (B, R, 2 height, W, K)
+    of the largest map, and with several classes its (B, R, H, W, K K).
+
+    Raises:
+        ValueError: as `Hypercolumn` and `ClassifierGrid` do.
+    """
+
+    def __init__(self, hypercolumn, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.hypercolumn = hypercolumn
+        self.side = _side(hypercolumn.channels)
+        # Of each direction the pixels of the windows (K, n), and what each counts (pixels, K n).
+        self._windows = [_windows(pixels, self.side) for pixels in hypercolumn.size]
+
+    def build(self, features_shape, boxes_shape, labels_shape=None):
+        if not self.hypercolumn.built:
+            self.hypercolumn.build(features_shape, boxes_shape)
+
+    def call(self, features, boxes, labels=None):
+        batch, count = ops.shape(boxes)[:2]
+        (rows, row_shares), (columns, column_shares) = self._windows
+        side, height, width = self.side, rows.shape[1], columns.shape[1]
+        total = 0.0  # (B, R, K, K, height, width): columns of windows, rows, and pixels in them
+        for scores, boxes_there in self.hypercolumn.of_depths(features, boxes, labels):
+            *each, _ = ops.shape(scores)
+            scores = ops.reshape(scores, (*each, side, side))
+            if boxes_there is None:
+                scores = ops.swapaxes(scores, 2, 3)[..., None, None]
+                total = total + ops.broadcast_to(scores, (*each, side, side, height, width))
+                continue
+            maps = ops.transpose(scores, (0, 4, 3, 1, 2))
+            of_rows, of_columns = _weights(scores, boxes_there, self.hypercolumn.size)
+            of_rows = ops.take(of_rows, rows, axis=2)
+            of_columns = ops.swapaxes(ops.take(of_columns, columns, axis=2), -1, -2)
+            # In this order no product has to be transposed for the next.
+            some = of_rows[:, :, None] @ maps[:, None]
+            some = ops.reshape(some, (*ops.shape(some)[:3], side * height, -1)) @ of_columns
+            total = total + ops.reshape(some, (batch, count, side, side, height, width))
+        said = ops.sigmoid(ops.cast(total, self.compute_dtype))
+        said = ops.transpose(said, (0, 1, 3, 4, 2, 5))
+        said = ops.reshape(said, (batch, count, rows.size, columns.size))
+        row_shares, column_shares = (
+            ops.convert_to_tensor(shares, self.compute_dtype)
+            for shares in (row_shares, column_shares.T)
+        )
+        return row_shares @ said @ column_shares
+
+    def compute_output_shape(self, features_shape, boxes_shape, labels_shape=None):
+        return (*boxes_shape[:2], *self.hypercolumn.size)
+
+    def get_config(self):
+        hypercolumn = keras.saving.serialize_keras_object(self.hypercolumn)
+        return {**super().get_config(), "hypercolumn": hypercolumn}
+
+    @classmethod
+    def from_config(cls, config):
+        hypercolumn = keras.saving.deserialize_keras_object(config["hypercolumn"])
+        return cls(**{**config, "hypercolumn": hypercolumn})
+
+
+def _side(count):
+    """K, of a grid of K x K classifiers."""
+    side = math.isqrt(count)
+    if side * side != count:
+        raise ValueError(f"{count} classifiers are no square grid.")
+    return side
+
+
+def _shares(pixels, side):
+    """How much each of a row of classifiers counts at each pixel: (pixels, side)."""
+    places = np.clip((np.arange(pixels) + 0.5) * side / pixels - 0.5, 0, side - 1)
+    return np.maximum(1 - np.abs(places[:, None] - np.arange(side)), 0)
+
+
+def _windows(pixels, side):
+    """Pixels (side, n) where each of a row of classifiers counts, and how much (pixels, side n)."""
+    shares = _shares(pixels, side)
+    counts = shares > 0
+    first, n = counts.argmax(axis=0), counts.sum(axis=0).max()
+    # At the border windows are shorter: those are filled up, with pixels where nothing counts.
+    windows = np.minimum(first, pixels - n)[:, None] + np.arange(n)
+    there = np.arange(pixels)[:, None] == windows.ravel()
+    return windows, there * np.repeat(shares, n, axis=1)
+
+
+def _weights(maps, boxes, size):
+    """Weights of rows and columns of maps (N, H, W, ...) at pixels of boxes (N, -, 4) in cells."""
+    height, width = ops.shape(maps)[1:3]
+    rows = extended(boxes[..., 1], boxes[..., 3], size[0], height)
+    columns = extended(boxes[..., 0], boxes[..., 2], size[1], width)
+    return rows, columns

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from cvlib import boxes as box_ops
-from cvlib.layers import ClassifierGrid, Hypercolumn, MaskPooling, RoIAlign
+from cvlib.layers import Hypercolumn, HypercolumnMasks, MaskPooling, RoIAlign
 from cvlib.losses import mean_where
 from cvlib.models.backbone import map_stride, trunk_up_to
 from cvlib.models.region_detector import RegionDetector, class_logits, hidden_layers, inside
@@ -67,8 +67,8 @@ class HypercolumnSegmenter(RegionDetector):
     detections, in the order of the boxes, and, for the losses, `features`, the maps by their names.
     Detections have `masks` (B, R, M, M), probabilities in the frames of the boxes.
 
-    Memory: an image takes R M M K K floats, 25 MB for 100 boxes, and R K K floats for each cell of
-    its finest map.
+    Memory: an image takes 4 R M M floats, 4 MB for 100 boxes, and 2 R M K for each column of its
+    finest map, 13 MB for 64 of them; with several classes also R K K for each of the map's cells.
 
     Raises:
         ValueError: `depths`, `feature_map` or `frozen_to` are none of the above.
@@ -119,8 +119,8 @@ class HypercolumnSegmenter(RegionDetector):
         hypercolumn = Hypercolumn(
             grid**2, strides, (mask_size, mask_size), num_classes, kernel_size, scales
         )
-        classifiers = ClassifierGrid(dtype="float32", name="grid")
-        draw = functools.partial(_draw_masks, depths, hypercolumn, classifiers)
+        classifiers = HypercolumnMasks(hypercolumn, dtype="float32", name="masks")
+        draw = functools.partial(_draw_masks, depths, classifiers)
 
         boxes = inside(given, size)
         pooled = pool(features[feature_map], boxes)
@@ -146,7 +146,7 @@ class HypercolumnSegmenter(RegionDetector):
             **kwargs,
         )
         self.backbone, self.pooling = backbone, pool
-        self.hypercolumn, self.classifiers = hypercolumn, classifiers
+        self.hypercolumn = hypercolumn
         self.whole_head, self.rescorer, self._draw_masks = whole_head, rescorer, draw
         self._parts = {
             "backbone": (images, list(features.values())),
@@ -277,10 +277,10 @@ class HypercolumnSegmenter(RegionDetector):
         }
 
 
-def _draw_masks(depths, hypercolumn, classifiers, features, whole, boxes, labels):
+def _draw_masks(depths, classifiers, features, whole, boxes, labels):
     """Masks (B, R, M, M) of boxes, by the classifiers of the boxes' labels."""
     columns = [whole if depth == "fc" else features[depth] for depth in depths]
-    return classifiers(hypercolumn(columns, boxes, labels))
+    return classifiers(columns, boxes, labels)
 
 
 def _whole_head(shape, hidden, dropout):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cvlib.layers import ClassifierGrid, Hypercolumn
+from cvlib.layers import ClassifierGrid, Hypercolumn, HypercolumnMasks
 
 from .harness import run_layer_test
 
@@ -159,3 +159,50 @@ def test_one_classifier_says_the_same_everywhere_and_grids_are_square():
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits[..., 0])), rtol=1e-5)
     with pytest.raises(ValueError, match="5 classifiers are no square grid"):
         ClassifierGrid()(np.zeros((1, 1, 2, 2, 5)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_masks_are_those_of_the_grid_though_each_classifier_is_asked_only_where_it_counts(
+    num_classes,
+):
+    # 7 rows and 5 columns are no multiples of 3 parts.
+    strides, size = (2, 4, None), (7, 5)
+    hypercolumn = Hypercolumn(9, strides, size, num_classes, scales=(0.5, 2.0, 1.0))
+    given = inputs()
+    given["labels"] = np.minimum(given["labels"], num_classes - 1)
+    scores = classified(strides, size, 9, hypercolumn.scales)
+
+    def reference(features, boxes, labels, *, weights):
+        return mixed(scores(features, boxes, labels, weights=weights))
+
+    run_layer_test(
+        HypercolumnMasks,
+        {"hypercolumn": hypercolumn},
+        given,
+        reference,
+        float32=("boxes",),
+        differentiable=("features",),
+    )
+
+
+@pytest.mark.parametrize(("size", "side"), [((6, 6), 1), ((2, 9), 4), ((50, 50), 5)])
+def test_masks_of_other_grids_and_of_whole_boxes_alone(size, side):
+    given = inputs()
+    for depths in ((0, 1, 2), (2,)):
+        features = [given["features"][i] for i in depths]
+        strides = [(2, 4, None)[i] for i in depths]
+        hypercolumn = Hypercolumn(side**2, strides, size, num_classes=2, kernel_size=3)
+        masks = HypercolumnMasks(hypercolumn)
+        masks(features, given["boxes"], given["labels"])
+        rng = np.random.default_rng(0)
+        for weight in hypercolumn.weights:
+            weight.assign(rng.standard_normal(weight.shape))
+        found = masks(features, given["boxes"], given["labels"])
+        expected = ClassifierGrid()(hypercolumn(features, given["boxes"], given["labels"]))
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, (found, expected)), atol=1e-6)
+
+
+def test_the_classifiers_of_masks_are_a_square():
+    with pytest.raises(ValueError, match="5 classifiers are no square grid"):
+        HypercolumnMasks(Hypercolumn(5))
