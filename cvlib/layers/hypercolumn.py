@@ -81,18 +81,19 @@ class Hypercolumn(keras.layers.Layer):
         self._check("features", features_shape)
         self.scores = []
         for i, shape in enumerate(features_shape):
-            score = keras.layers.Conv2D(
-                self.num_classes * self.channels,
-                self.kernel_size if len(shape) == 4 else 1,
-                padding="same",
-                data_format="channels_last",
+            count = self.num_classes * self.channels
+            options = {
                 # At first all pixels are alike, as in the authors' release.
-                kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-                name=f"score{i}",
-                dtype=self.dtype_policy,
-            )
-            # Boxes are a row of cells.
-            score.build(shape if len(shape) == 4 else (shape[0], 1, *shape[1:]))
+                "kernel_initializer": keras.initializers.RandomNormal(stddev=0.01),
+                "name": f"score{i}",
+                "dtype": self.dtype_policy,
+            }
+            if self.strides[i] is None:
+                score = keras.layers.Dense(count, **options)
+            else:
+                options |= {"padding": "same", "data_format": "channels_last"}
+                score = keras.layers.Conv2D(count, self.kernel_size, **options)
+            score.build(shape)
             self.scores.append(score)
 
     def call(self, features, boxes, labels=None):
@@ -123,9 +124,7 @@ class Hypercolumn(keras.layers.Layer):
         ):
             x = scale * ops.cast(x, self.compute_dtype)
             if stride is None:
-                scores = ops.reshape(
-                    score(x[:, None]), (batch, count, self.num_classes, self.channels)
-                )
+                scores = ops.reshape(score(x), (batch, count, self.num_classes, self.channels))
                 yield ops.take_along_axis(scores, labels[..., None, None], axis=2)[:, :, 0], None
             elif self.num_classes == 1:
                 yield score(x), boxes / stride
@@ -244,7 +243,8 @@ class HypercolumnMasks(keras.layers.Layer):
             of_columns = ops.swapaxes(ops.take(of_columns, columns, axis=2), -1, -2)
             # In this order no product has to be transposed for the next.
             some = of_rows[:, :, None] @ maps[:, None]
-            some = ops.reshape(some, (*ops.shape(some)[:3], side * height, -1)) @ of_columns
+            *each, _, _, across = ops.shape(some)
+            some = ops.reshape(some, (*each, side * height, across)) @ of_columns
             total = total + ops.reshape(some, (batch, count, side, side, height, width))
         said = ops.sigmoid(ops.cast(total, self.compute_dtype))
         said = ops.transpose(said, (0, 1, 3, 4, 2, 5))
@@ -294,8 +294,9 @@ def _windows(pixels, side):
 
 
 def _weights(maps, boxes, size):
-    """Weights of rows and columns of maps (N, H, W, ...) at pixels of boxes (N, -, 4) in cells."""
+    """Weights, in the maps' type, of rows and columns of maps (N, H, W, ...) at the pixels of boxes
+    (N, -, 4) in cells."""
     height, width = ops.shape(maps)[1:3]
     rows = extended(boxes[..., 1], boxes[..., 3], size[0], height)
     columns = extended(boxes[..., 0], boxes[..., 2], size[1], width)
-    return rows, columns
+    return ops.cast(rows, maps.dtype), ops.cast(columns, maps.dtype)

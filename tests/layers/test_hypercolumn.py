@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -201,6 +202,27 @@ def test_masks_of_other_grids_and_of_whole_boxes_alone(size, side):
         found = masks(features, given["boxes"], given["labels"])
         expected = ClassifierGrid()(hypercolumn(features, given["boxes"], given["labels"]))
         np.testing.assert_allclose(*map(ops.convert_to_numpy, (found, expected)), atol=1e-6)
+
+
+def test_scores_of_half_precision_become_masks_of_full():
+    given = inputs()
+    hypercolumn = Hypercolumn(9, (2, 4, None), (7, 5), num_classes=2, dtype="mixed_bfloat16")
+    found = HypercolumnMasks(hypercolumn, dtype="float32")(**given)
+    expected = ClassifierGrid(dtype="float32")(hypercolumn(**given))
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    np.testing.assert_allclose(*map(ops.convert_to_numpy, (found, expected)), atol=1e-3)
+
+
+def test_there_may_be_no_boxes():
+    given = inputs()
+    given = {
+        "features": [*given["features"][:2], given["features"][2][:, :0]],
+        "boxes": given["boxes"][:, :0],
+        "labels": given["labels"][:, :0],
+    }
+    hypercolumn = Hypercolumn(4, (2, 4, None), (7, 5), num_classes=2)
+    assert hypercolumn(**given).shape == (2, 0, 7, 5, 4)
+    assert HypercolumnMasks(hypercolumn)(**given).shape == (2, 0, 7, 5)
 
 
 def test_the_classifiers_of_masks_are_a_square():
