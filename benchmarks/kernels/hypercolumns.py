@@ -42,12 +42,8 @@ def ways(boxes, classes):
         return grid(hypercolumn(given[:-1], given[-1], labels))
 
     where_they_count(*given)  # The weights are made.
-    kinds = {"tensorflow": ("graph", "XLA"), "jax": ("XLA",), "torch": ("",)}
-    return {
-        f"{name} {kind}".strip(): side_by_side.compiled(way, given, kind == "XLA")
-        for name, way in (("in windows", where_they_count), ("everywhere", everywhere))
-        for kind in kinds[keras.backend.backend()]
-    }
+    functions = {"in windows": where_they_count, "everywhere": everywhere}
+    return side_by_side.compiled_each_way(functions, given)
 
 
 def main():

@@ -46,12 +46,8 @@ def ways(counts):
 
         return match
 
-    kinds = {"tensorflow": ("graph", "XLA"), "jax": ("XLA",), "torch": ("",)}
-    return {
-        f"{name} {kind}".strip(): side_by_side.compiled(found(together), given, kind == "XLA")
-        for name, together in (("in parts", targets.OBJECTS_TOGETHER), ("at once", ROOM))
-        for kind in kinds[keras.backend.backend()]
-    }
+    functions = {"in parts": found(targets.OBJECTS_TOGETHER), "at once": found(ROOM)}
+    return side_by_side.compiled_each_way(functions, given)
 
 
 def main():

@@ -27,6 +27,17 @@ def compiled(function, arguments, jit_compile):
     return lambda: ops.convert_to_numpy(function(*arguments))
 
 
+def compiled_each_way(functions, arguments):
+    """`{name: function of no argument}` of functions of tensors: on TensorFlow both as a `graph`
+    and with `XLA`, on JAX with `XLA`."""
+    kinds = {"tensorflow": ("graph", "XLA"), "jax": ("XLA",), "torch": ("",)}
+    return {
+        f"{name} {kind}".strip(): compiled(function, arguments, kind == "XLA")
+        for name, function in functions.items()
+        for kind in kinds[keras.backend.backend()]
+    }
+
+
 def take_turns(functions, repeats):
     """`{name: milliseconds of each run}` of functions of no argument that run one after another."""
     milliseconds = {name: [] for name in functions}
