@@ -54,8 +54,8 @@ class HypercolumnSegmenter(RegionDetector):
         grid: K, classifiers along each side of a box; 1 for one that is the same everywhere.
         mask_size: M, pixels along each side of a box.
         kernel_size, scales: of the `depths`, as in `Hypercolumn`.
-        full_side: pixels; a box of this side or more has its full weight. The authors' 224 are for
-            images of 600 pixels.
+        full_side: pixels; a box of this side or more has its full weight. The authors' 224 are
+            pixels of PASCAL's photographs, about 500 x 375.
         feature_map: name of the map that the fully connected layers see.
         pool_size: cells on a side of a box pooled for them.
         hidden: units of each of these layers.
@@ -120,7 +120,7 @@ class HypercolumnSegmenter(RegionDetector):
             grid**2, strides, (mask_size, mask_size), num_classes, kernel_size, scales
         )
         classifiers = HypercolumnMasks(hypercolumn, dtype="float32", name="masks")
-        draw = functools.partial(_draw_masks, depths, classifiers)
+        draw = functools.partial(_masks_of, depths, classifiers)
 
         boxes = inside(given, size)
         pooled = pool(features[feature_map], boxes)
@@ -277,7 +277,7 @@ class HypercolumnSegmenter(RegionDetector):
         }
 
 
-def _draw_masks(depths, classifiers, features, whole, boxes, labels):
+def _masks_of(depths, classifiers, features, whole, boxes, labels):
     """Masks (B, R, M, M) of boxes, by the classifiers of the boxes' labels."""
     columns = [whole if depth == "fc" else features[depth] for depth in depths]
     return classifiers(columns, boxes, labels)

@@ -60,7 +60,8 @@ def rotated(image, degrees):
 
 def blurred(image, sigma):
     """The image smoothed by a Gaussian of `sigma` pixels, and the way back."""
-    return gaussian_filter(image, (sigma, sigma, 0)), np.asarray
+    smoothed = gaussian_filter(image.astype(np.float32), (sigma, sigma, 0))
+    return np.rint(smoothed).astype(np.uint8), np.asarray
 
 
 def compressed(image, quality):

@@ -124,6 +124,20 @@ def test_features_that_do_not_fit_are_refused():
         Hypercolumn(1, (8, 16), scales=(1, 1, 1))
     with pytest.raises(ValueError, match="2 strides, but 1 features"):
         Hypercolumn(1, (8, 16))([np.zeros((1, 4, 4, 2))], np.zeros((1, 1, 4)))
+    with pytest.raises(ValueError, match="no `strides`"):
+        Hypercolumn(1, ())
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_label_that_is_no_class_takes_nothing_from_another_image(depth):
+    given = inputs()
+    features, strides = [given["features"][depth]], [(2, 4, None)[depth]]
+    layer = Hypercolumn(4, strides, (3, 4), num_classes=2)
+    found, expected = (
+        layer(features, given["boxes"], np.int32([[0, 1, label], [0, 0, label]]))
+        for label in (2, 1)
+    )
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (found, expected)))
 
 
 def mixed(logits):
@@ -228,3 +242,5 @@ def test_there_may_be_no_boxes():
 def test_the_classifiers_of_masks_are_a_square():
     with pytest.raises(ValueError, match="5 classifiers are no square grid"):
         HypercolumnMasks(Hypercolumn(5))
+    with pytest.raises(ValueError, match="0 classifiers are no square grid"):
+        HypercolumnMasks(Hypercolumn(0))

@@ -25,6 +25,17 @@ def test_the_picture_is_changed(picture):
         assert not same
 
 
+@pytest.mark.parametrize("name", ["scale 0.8", "rotation 5 degrees", "blur 1 pixel"])
+def test_a_picture_does_not_become_darker(name):
+    change, amount = CHANGES[name]
+    y, x = np.mgrid[:64, :64]
+    picture = np.stack([100 + x, 60 + 2 * y, 40 + x + y], axis=2)
+    picture = (picture + np.random.default_rng(0).integers(-8, 9, picture.shape)).astype(np.uint8)
+    changed, _ = change(picture, amount)
+    inner = (slice(8, -8), slice(8, -8))
+    assert abs(changed[inner].mean() - picture[inner].mean()) < 0.25
+
+
 def test_repeatability_is_that_of_the_best_pairing():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 20, (2, 5, 2))
