@@ -132,6 +132,9 @@ def batches(
 
     def read(i):
         sample = dataset[i]
+        if targets == "masks" and "masks" in sample:
+            framed = rle.crop(sample["masks"], sample["boxes"], mask_size)
+            sample = sample | {"framed": framed}
         if proposals is None:
             return sample
         found = _found(proposals, sample, i)
@@ -178,7 +181,7 @@ def batches(
             if len(objects["boxes"]) > max_objects:
                 objects = keep_largest(sample["image_id"], objects)
             if targets == "masks":
-                objects["masks"] = _masks(sample, objects, view, mask_size)
+                objects["masks"] = _masks(sample, objects, view)
             if targets == "keypoints":
                 flip = dataset.flip_keypoints
                 objects["keypoints"] = _keypoints(sample, objects, view, size, flip)
@@ -331,11 +334,13 @@ def _objects(sample, view, size, min_visible):
     }
 
 
-def _masks(sample, objects, view, mask_size):
-    cropped = rle.crop(
-        [sample["masks"][i] for i in objects["index"]], objects["original"], mask_size
-    )
-    return cropped[..., ::-1] if view[0] > view[2] else cropped
+def _masks(sample, objects, view):
+    index, boxes = objects["index"], objects["original"]
+    framed = sample["framed"][index]
+    # To read the masks again takes longer than all else, and most boxes lie in the view whole.
+    cut = (boxes != sample["boxes"][index]).any(axis=1)
+    framed[cut] = rle.crop([sample["masks"][i] for i in index[cut]], boxes[cut], framed.shape[-1])
+    return framed[..., ::-1] if view[0] > view[2] else framed
 
 
 def _keypoints(sample, objects, view, size, flip_keypoints):

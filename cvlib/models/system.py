@@ -479,8 +479,9 @@ def _mapped_back(outputs, scale, offset, shapes):
         shown = np.clip(boxes, 0, limits[:, None])
         mapped["boxes"] = np.where(outputs["labels"][..., None] >= 0, shown, 0)
         if "masks" in outputs:
-            framed = zip(outputs["masks"], boxes, shown, strict=True)
-            mapped["masks"] = np.stack([masks.reframe(*image) for image in framed])
+            mapped["masks"] = np.array(outputs["masks"])
+            cut = (boxes != shown).any(axis=-1) & (outputs["labels"] >= 0)
+            mapped["masks"][cut] = masks.reframe(mapped["masks"][cut], boxes[cut], shown[cut])
     if "segmentation" in outputs:
         sides = np.float32([[[0, 0, width, height]] for height, width, _ in shapes])
         mapped["segmentation"] = [
