@@ -7,7 +7,7 @@ from keras import layers, ops
 from cvlib import boxes as box_ops
 from cvlib.layers import CropAndResize, NonMaxSuppression
 from cvlib.losses import mean_where
-from cvlib.models.backbone import trunk_up_to
+from cvlib.models.backbone import folded, trunk_up_to
 from cvlib.models.region_detector import detect, inside
 from cvlib.models.staged_detector import (
     TOGETHER,
@@ -208,7 +208,7 @@ class RCNN(StagedDetector):
         """The network on `TOGETHER` boxes of one image: (1, H, W, 3), (1, 64, 4) to (64, D)."""
         images, boxes = keras.Input((*self._config["size"], 3)), keras.Input((TOGETHER, 4))
         crops = warped(self._crop, images, boxes, self._config["context"])
-        seen = look_at(self.network, crops)
+        seen = look_at(folded(self.network), crops)
         features = ops.concatenate([seen["pool"], seen["fc"]], axis=-1)[0]
         look = keras.Model([images, boxes], features)
         look.jit_compile = self.jit_compile

@@ -12,7 +12,7 @@ from cvlib.data.pipeline import as_pieces
 from cvlib.layers import CropAndResize, NonMaxSuppression
 from cvlib.layers.crop_and_resize import bilinear, centres
 from cvlib.losses import mean_where
-from cvlib.models.backbone import trunk_up_to
+from cvlib.models.backbone import folded, trunk_up_to
 from cvlib.models.region_detector import inside
 from cvlib.models.staged_detector import (
     CROP,
@@ -491,7 +491,7 @@ class SDS(StagedDetector):
         images, boxes = keras.Input((*size, 3)), keras.Input((TOGETHER, 4))
         masks = keras.Input((TOGETHER, cells, cells), dtype="bool")
         squares = _squares(self._crop, images, boxes, masks, self._config["context"])
-        seen = look_at(self.network, list(squares))
+        seen = look_at(folded(self.network), list(squares))
         look = keras.Model([images, boxes, masks], _of_kind(seen, "joint")[0])
         look.jit_compile = self.jit_compile
         return look

@@ -1,11 +1,12 @@
 from urllib.error import URLError
 
+import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 
 from cvlib.models import backbone
-from cvlib.models.backbone import freeze
+from cvlib.models.backbone import folded, freeze
 
 STRIDES = (2, 4, 8, 16, 32)
 
@@ -103,3 +104,27 @@ def test_without_internet_one_sentence_says_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(OSError, match="of mobilenet could not be downloaded.*'tiny'") as raised:
         backbone("mobilenet", "imagenet")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenet", "resnet50"])
+def test_folded_networks_have_no_normalisation_and_see_the_same(name):
+    trunk = backbone(name, alpha=0.25)
+    rng = np.random.default_rng(0)
+    for layer in trunk.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    # Inside of another, and read twice.
+    image = keras.Input((64, 96, 3))
+    model = keras.Model(image, trunk(image)["stride8"] + trunk(255 - image)["stride8"])
+    before = folded(model)
+    assert not any("normalization" in w.path or "_bn/" in w.path for w in before.weights)
+    x = rng.uniform(0, 255, (2, 64, 96, 3)).astype("float32")
+    expected, found = (ops.convert_to_numpy(m(x, training=False)) for m in (model, before))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_convolution_that_others_read_too_is_not_folded():
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same")(image)
+    model = keras.Model(image, layers.BatchNormalization()(x) + x)
+    assert len(folded(model).weights) == len(model.weights)
