@@ -90,7 +90,7 @@ def batches(
         repeat: for ever, in full batches; otherwise one pass, whose last batch may be smaller.
         resize: `"stretch"`, or `"pad"` to keep the proportions, centred.
         mask_size: M.
-        cache: keep the samples in memory once they are read.
+        cache: keep the samples, and their masks in the boxes' frames, in memory once they are read.
         num_threads: how many batches are made at a time. Decoding large photographs gains from
             more; with small pictures Python's lock makes more than two slower.
         proposals: (N, 4) boxes of each image in its original pixels, the best first: what
@@ -337,7 +337,8 @@ def _objects(sample, view, size, min_visible):
 def _masks(sample, objects, view):
     index, boxes = objects["index"], objects["original"]
     framed = sample["framed"][index]
-    # To read the masks again takes longer than all else, and most boxes lie in the view whole.
+    # To read the masks again takes longer than all else; most boxes lie in the view whole, and
+    # their masks are those of any view.
     cut = (boxes != sample["boxes"][index]).any(axis=1)
     framed[cut] = rle.crop([sample["masks"][i] for i in index[cut]], boxes[cut], framed.shape[-1])
     return framed[..., ::-1] if view[0] > view[2] else framed

@@ -43,8 +43,8 @@ class Hypercolumn(keras.layers.Layer):
     Call arguments:
         features: list, for each of `strides` a map (B, H, W, F) or features of boxes (B, R, F).
         boxes: (B, R, 4) floats, `xyxy` in pixels of the image; kept in float32 under any policy.
-        labels: (B, R) integers in 0..C-1, the class of each box; 0 without them. Where padded with
-            -1 it is 0 too, and a larger one than there are classes is taken for the last class.
+        labels: (B, R) integers in 0..C-1, the class of each box; 0 without them. Those below 0,
+            such as padding, count as 0, and those above as C-1.
 
     Returns:
         (B, R, height, width, D) in the layer's compute type.

@@ -1,5 +1,6 @@
 """The convolutional trunks that every system shares: images in, named feature maps out."""
 
+import random
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -172,35 +173,50 @@ def folded(model):
     gives is the same to rounding, in less time (`python -m benchmarks.kernels.region_features`).
 
     Args:
-        model: functional, as are those inside of it. The copy has its weights as they are now.
+        model: the copy has its weights as they are now.
+
+    Returns:
+        The copy; the model itself where there is nothing to fold, or a model is not functional.
     """
     models = list(_models(model))
-    every = [x for m in models for x in m.operations if not isinstance(x, keras.Model)]
-    read = Counter(id(x) for m in models for x in m.outputs)
-    read.update(id(x) for each in every for node in each._inbound_nodes for x in node.input_tensors)
+    if not all(isinstance(m, keras.Function) for m in models):
+        return model
+    parts = [part for m in models for part in m.operations]
+    # What others read too must stay as it is.
+    readers = Counter(id(x) for m in models for x in m.outputs)
+    readers.update(id(x) for p in parts for node in p._inbound_nodes for x in node.input_tensors)
     norms, copies = {}, []
-    for norm in every:
-        if isinstance(norm, layers.BatchNormalization) and len(norm._inbound_nodes) == 1:
+    for norm in parts:
+        # Subclasses may do more.
+        if type(norm) is layers.BatchNormalization and len(norm._inbound_nodes) == 1:
             before = norm.input._keras_history.operation
-            alone = len(before._inbound_nodes) == 1 and read[id(norm.input)] == 1
-            if alone and isinstance(before, layers.Conv2D | layers.DepthwiseConv2D):
-                if before.activation is keras.activations.linear:
+            alone = len(before._inbound_nodes) == 1 and readers[id(norm.input)] == 1
+            if alone and type(before) in (layers.Conv2D, layers.DepthwiseConv2D):
+                channels = 3 if before.data_format == "channels_last" else 1
+                if before.activation is keras.activations.linear and norm.axis % 4 == channels:
                     norms[before] = norm
+    if not norms:
+        return model
 
     def copy(layer):
         if layer in norms.values():
-            return layers.Identity(name=layer.name)
+            return layers.Identity(name=layer.name, dtype=layer.dtype_policy)
         config = layer.get_config() | ({"use_bias": True} if layer in norms else {})
         copied = type(layer).from_config(config)
         if isinstance(layer, layers.Layer):
             copies.append((layer, copied))
         return copied
 
-    def call(layer, *args, mask=None, **kwargs):
-        return layer(*args, **kwargs)  # `Identity` takes no mask.
+    def call(layer, *args, **kwargs):
+        if isinstance(layer, layers.Identity):
+            kwargs.pop("mask", None)  # Batch normalisation takes one.
+        return layer(*args, **kwargs)
 
     how = {"clone_function": copy, "call_function": call, "recursive": True}
+    # The copies draw seeds, and what is built later should not depend on that.
+    state = random.getstate()
     result = keras.models.clone_model(model, **how)
+    random.setstate(state)
     for layer, copied in copies:
         copied.set_weights(_merged(layer, norms[layer]) if layer in norms else layer.get_weights())
     return result

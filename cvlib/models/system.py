@@ -479,7 +479,8 @@ def _mapped_back(outputs, scale, offset, shapes):
         shown = np.clip(boxes, 0, limits[:, None])
         mapped["boxes"] = np.where(outputs["labels"][..., None] >= 0, shown, 0)
         if "masks" in outputs:
-            mapped["masks"] = np.array(outputs["masks"])
+            # Boxes that lie in the image whole keep their masks.
+            mapped["masks"] = np.array(outputs["masks"], np.float32)
             cut = (boxes != shown).any(axis=-1) & (outputs["labels"] >= 0)
             mapped["masks"][cut] = masks.reframe(mapped["masks"][cut], boxes[cut], shown[cut])
     if "segmentation" in outputs:

@@ -1,3 +1,4 @@
+import random
 from urllib.error import URLError
 
 import keras
@@ -123,8 +124,45 @@ def test_folded_networks_have_no_normalisation_and_see_the_same(name):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_convolution_that_others_read_too_is_not_folded():
+def inner_model_reads_it(x):
+    inner = keras.Input(x.shape[1:])
+    return layers.BatchNormalization()(x) + keras.Model(inner, 2 * inner)(x)
+
+
+class WithActivation(layers.BatchNormalization):
+    def call(self, inputs, **kwargs):
+        return ops.relu(super().call(inputs, **kwargs))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda x: layers.BatchNormalization()(x) + x,
+        inner_model_reads_it,
+        lambda x: layers.BatchNormalization(axis=1)(x),
+        lambda x: WithActivation()(x),
+        lambda x: keras.Sequential([layers.BatchNormalization()])(x),
+    ],
+    ids=["read twice", "read by a model", "other axis", "subclass", "sequential"],
+)
+def test_what_cannot_be_folded_stays(after):
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, after(layers.Conv2D(4, 3, padding="same")(image)))
+    assert folded(model) is model
+
+
+def test_folding_depthwise_convolutions_with_biases_and_half_precision():
     image = keras.Input((8, 8, 3))
-    x = layers.Conv2D(4, 3, padding="same")(image)
-    model = keras.Model(image, layers.BatchNormalization()(x) + x)
-    assert len(folded(model).weights) == len(model.weights)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, dtype="mixed_bfloat16")(image)
+    x = layers.BatchNormalization(scale=False, center=False, dtype="mixed_bfloat16")(x)
+    model = keras.Model(image, x)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
+    state = random.getstate()
+    small = folded(model)
+    assert random.getstate() == state and len(small.weights) == 2
+    given = rng.uniform(size=(1, 8, 8, 3)).astype("float32")
+    found, expected = small(given, training=False), model(given, training=False)
+    assert found.dtype == expected.dtype
+    found, expected = (ops.convert_to_numpy(ops.cast(y, "float32")) for y in (found, expected))
+    np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.05)
