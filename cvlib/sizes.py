@@ -1,5 +1,6 @@
-"""Sizes, as users give them."""
+"""Sizes and counts, as users give them."""
 
+import numbers
 import operator
 
 
@@ -16,3 +17,29 @@ def height_and_width(size):
     if len(sides) != 2 or min(sides) < 1:
         raise ValueError(f"`size` is (height, width), whole numbers above 0, not {size!r}.")
     return sides
+
+
+def positive_integer(name, value):
+    """`value`, of the argument `name`, as an integer of Python.
+
+    Raises:
+        ValueError: it is no whole number above 0.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
+    return number
+
+
+def positive_stride(stride):
+    """`stride`: pixels of the image between neighbouring cells of a map.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    if not isinstance(stride, numbers.Real) or not stride > 0:
+        raise ValueError(f"A stride is a number of pixels above 0, not {stride!r}.")
+    return stride

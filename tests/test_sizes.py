@@ -4,12 +4,21 @@ import numpy as np
 import pytest
 
 from cvlib.layers import (
+    HOG,
+    AnchorGrid,
+    BilinearUpsampling,
     CropAndResize,
+    DistanceTransformPooling,
     Hypercolumn,
+    ImagePyramid,
+    InterleaveOffsets,
     MaskPooling,
+    PadToMultiple,
     RoIAlign,
     RoIPooling,
     RoIWarping,
+    ShiftedMaxPooling2D,
+    SpatialPyramidPooling,
 )
 from cvlib.models import (
     FCN,
@@ -69,3 +78,45 @@ def test_only_none_stands_for_pictures_of_any_size(system):
     assert system(backbone("tiny"), 2, size=np.array([64, 96])).input_shape[1:3] == (64, 96)
     with pytest.raises(ValueError, match="whole numbers above 0, not 0"):
         system(backbone("tiny"), 2, size=0)
+
+
+@pytest.mark.parametrize(
+    "layer, argument",
+    [
+        (BilinearUpsampling, "factor"),
+        (DistanceTransformPooling, "strides"),
+        (HOG, "bins"),
+        (HOG, "block_size"),
+        (HOG, "cell_size"),
+        (ImagePyramid, "levels"),
+        (InterleaveOffsets, "pool_size"),
+        (PadToMultiple, "multiple"),
+        (RoIAlign, "sampling_ratio"),
+        (ShiftedMaxPooling2D, "pool_size"),
+    ],
+)
+def test_counts_are_positive_integers(layer, argument):
+    assert type(layer(**{argument: np.int64(2)}).get_config()[argument]) is int
+    for value in (0, -1, 1.5, "2", None):
+        with pytest.raises(ValueError, match=f"`{argument}` must be a positive integer, not"):
+            layer(**{argument: value})
+
+
+def test_levels_of_a_pyramid_are_positive_integers():
+    with pytest.raises(ValueError, match="`levels` must be a positive integer, not 0"):
+        SpatialPyramidPooling(levels=(4, 0))
+
+
+@pytest.mark.parametrize(
+    "layer", [AnchorGrid, RoIAlign, RoIPooling, RoIWarping, SpatialPyramidPooling]
+)
+@pytest.mark.parametrize("stride", [0, -8, float("nan"), None, "8"])
+def test_a_stride_is_above_zero(layer, stride):
+    with pytest.raises(ValueError, match="A stride is a number of pixels above 0, not"):
+        layer(stride=stride)
+
+
+def test_strides_of_hypercolumns_are_above_zero():
+    assert Hypercolumn(4, strides=(8, None)).strides == (8, None)
+    with pytest.raises(ValueError, match="A stride is a number of pixels above 0, not 0"):
+        Hypercolumn(4, strides=(8, 0))

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from cvlib.sizes import positive_stride
+
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class AnchorGrid(keras.layers.Layer):
@@ -26,6 +28,9 @@ class AnchorGrid(keras.layers.Layer):
         all sizes of the first ratio come first. Heads of k numbers or groups of numbers to a cell
         are in this order when they are reshaped.
 
+    Raises:
+        ValueError: `stride` is not above 0.
+
     Source: Faster R-CNN (Ren et al. 2015), section 3.1.1.
     """
 
@@ -33,7 +38,7 @@ class AnchorGrid(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.sizes = tuple(sizes)
         self.ratios = tuple(ratios)
-        self.stride = stride
+        self.stride = positive_stride(stride)
 
     def call(self, features):
         height, width = ops.shape(features)[1:3]

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from cvlib.sizes import positive_integer
+
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class BilinearUpsampling(keras.layers.Layer):
@@ -39,9 +41,7 @@ class BilinearUpsampling(keras.layers.Layer):
 
     def __init__(self, factor, learned=True, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(factor, int) or factor < 1:
-            raise ValueError(f"`factor` must be a positive integer, not {factor!r}.")
-        self.factor = factor
+        self.factor = positive_integer("factor", factor)
         self.learned = learned
 
     def build(self, inputs_shape, like_shape=None):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from cvlib.sizes import positive_integer
+
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class DistanceTransformPooling(keras.layers.Layer):
@@ -32,6 +34,9 @@ class DistanceTransformPooling(keras.layers.Layer):
         `{"scores": (B, h, w, C), "displacements": (B, h, w, C, 2)}`, h = ceil(H / strides), w
         likewise; displacements are int32 (dy, dx).
 
+    Raises:
+        ValueError: `strides` is not a positive integer.
+
     Attributes:
         deformation: (C, 4) weights (ay, by, ax, bx), at first 0.1 for the squares and 0.
 
@@ -42,7 +47,7 @@ class DistanceTransformPooling(keras.layers.Layer):
     def __init__(self, reach=4, strides=1, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.reach = reach
-        self.strides = strides
+        self.strides = positive_integer("strides", strides)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape):

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from cvlib.sizes import positive_integer
+
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class HOG(keras.layers.Layer):
@@ -41,7 +43,8 @@ class HOG(keras.layers.Layer):
         row, with the bins of one after those of the other.
 
     Raises:
-        ValueError: the image is smaller than a block.
+        ValueError: `cell_size`, `bins` or `block_size` is not a positive integer, or the image is
+            smaller than a block.
 
     Source: Dalal and Triggs 2005, section 6.
     """
@@ -58,10 +61,10 @@ class HOG(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.cell_size = cell_size
-        self.bins = bins
+        self.cell_size = positive_integer("cell_size", cell_size)
+        self.bins = positive_integer("bins", bins)
         self.signed = signed
-        self.block_size = block_size
+        self.block_size = positive_integer("block_size", block_size)
         self.clip = clip
         self.interpolate = interpolate
         self.epsilon = epsilon

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from cvlib.layers.crop_and_resize import extended, resample
-from cvlib.sizes import height_and_width
+from cvlib.sizes import height_and_width, positive_stride
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -53,7 +53,8 @@ class Hypercolumn(keras.layers.Layer):
     several classes (B, R, H, W, D).
 
     Raises:
-        ValueError: there are no `strides`, or not as many `features`, or `scales`.
+        ValueError: there are no `strides`, one is not above 0, or there are not as many `features`
+            or `scales`.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Hypercolumn(keras.layers.Layer):
     ):
         super().__init__(autocast=False, **kwargs)
         self.channels = channels
-        self.strides = tuple(strides)
+        self.strides = tuple(s if s is None else positive_stride(s) for s in strides)
         if not self.strides:
             raise ValueError("There are no `strides`, and so nothing to score.")
         self.size = height_and_width(size)

@@ -6,6 +6,8 @@ Farabet et al., Learning Hierarchical Features for Scene Labeling, 2013, section
 import keras
 from keras import ops
 
+from cvlib.sizes import positive_integer
+
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class ImagePyramid(keras.layers.Layer):
@@ -33,9 +35,7 @@ class ImagePyramid(keras.layers.Layer):
 
     def __init__(self, levels=3, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(levels, int) or levels < 1:
-            raise ValueError(f"`levels` must be a positive integer, not {levels!r}.")
-        self.levels = levels
+        self.levels = positive_integer("levels", levels)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def call(self, images):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from cvlib.sizes import positive_integer
+
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class PadToMultiple(keras.layers.Layer):
@@ -26,9 +28,7 @@ class PadToMultiple(keras.layers.Layer):
 
     def __init__(self, multiple=32, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(multiple, int) or multiple < 1:
-            raise ValueError(f"`multiple` must be a positive integer, not {multiple!r}.")
-        self.multiple = multiple
+        self.multiple = positive_integer("multiple", multiple)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def call(self, inputs):

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from cvlib.layers.crop_and_resize import bilinear, centres, resample
-from cvlib.sizes import height_and_width
+from cvlib.sizes import height_and_width, positive_integer, positive_stride
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -33,13 +33,16 @@ class RoIAlign(keras.layers.Layer):
 
     Returns:
         (B, R, height, width, C) in the layer's compute type.
+
+    Raises:
+        ValueError: `stride` or `sampling_ratio` is not above 0.
     """
 
     def __init__(self, size=(7, 7), stride=16, sampling_ratio=2, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.size = height_and_width(size)
-        self.stride = stride
-        self.sampling_ratio = sampling_ratio
+        self.stride = positive_stride(stride)
+        self.sampling_ratio = positive_integer("sampling_ratio", sampling_ratio)
 
     def call(self, features, boxes):
         features = ops.cast(features, self.compute_dtype)

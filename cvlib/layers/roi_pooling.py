@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from cvlib.layers.crop_and_resize import rows_at
-from cvlib.sizes import height_and_width
+from cvlib.sizes import height_and_width, positive_stride
 
 FAR = 2.0**20  # cells; further out, and not a number, counts as this far: int32 holds it
 
@@ -40,12 +40,15 @@ class RoIPooling(keras.layers.Layer):
 
     Returns:
         (B, R, height, width, C) in the layer's compute type.
+
+    Raises:
+        ValueError: `stride` is not above 0.
     """
 
     def __init__(self, size=(7, 7), stride=16, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.size = height_and_width(size)
-        self.stride = stride
+        self.stride = positive_stride(stride)
 
     def call(self, features, boxes):
         features = ops.cast(features, self.compute_dtype)

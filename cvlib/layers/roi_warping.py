@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from cvlib.layers.crop_and_resize import CropAndResize, extended, resample
+from cvlib.sizes import positive_stride
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -26,12 +27,15 @@ class RoIWarping(CropAndResize):
     Returns:
         (B, R, height, width, C) in the layer's compute type.
 
+    Raises:
+        ValueError: `stride` is not above 0.
+
     Source: Dai et al. 2016 (Multi-task Network Cascades), section 3.2.
     """
 
     def __init__(self, size=(28, 28), stride=16, **kwargs):
         super().__init__(size, **kwargs)
-        self.stride = stride
+        self.stride = positive_stride(stride)
 
     def call(self, features, boxes):
         return super().call(features, boxes / self.stride)

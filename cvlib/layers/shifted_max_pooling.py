@@ -10,6 +10,8 @@ its outputs are interleaved, which makes them p times finer than those of one po
 import keras
 from keras import ops
 
+from cvlib.sizes import positive_integer
+
 
 @keras.saving.register_keras_serializable(package="cvlib")
 class ShiftedMaxPooling2D(keras.layers.Layer):
@@ -29,12 +31,13 @@ class ShiftedMaxPooling2D(keras.layers.Layer):
         (B * p * p, h, w, C).
 
     Raises:
-        ValueError: the map is too small for one window at every offset.
+        ValueError: `pool_size` is not a positive integer, or the map is too small for one window
+            at every offset.
     """
 
     def __init__(self, pool_size=3, **kwargs):
         super().__init__(**kwargs)
-        self.pool_size = pool_size
+        self.pool_size = positive_integer("pool_size", pool_size)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def _windows(self, size):
@@ -76,11 +79,14 @@ class InterleaveOffsets(keras.layers.Layer):
     Returns:
         (B, p * h, p * w, C): row `p * i + dy`, column `p * j + dx` is row i, column j of the map
         at offset (dy, dx).
+
+    Raises:
+        ValueError: `pool_size` is not a positive integer.
     """
 
     def __init__(self, pool_size=3, **kwargs):
         super().__init__(**kwargs)
-        self.pool_size = pool_size
+        self.pool_size = positive_integer("pool_size", pool_size)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def call(self, inputs):

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from cvlib.layers.roi_pooling import bins, max_of_bins, whole
+from cvlib.sizes import positive_integer, positive_stride
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -32,12 +33,15 @@ class SpatialPyramidPooling(keras.layers.Layer):
     Returns:
         (B, sum(n * n) * C), or (B, R, sum(n * n) * C) for boxes, in the layer's compute type:
         levels in their order, bins row by row, channels last.
+
+    Raises:
+        ValueError: one of the `levels` is not a positive integer, or `stride` is not above 0.
     """
 
     def __init__(self, levels=(4, 2, 1), stride=16, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.levels = tuple(levels)
-        self.stride = stride
+        self.levels = tuple(positive_integer("levels", n) for n in levels)
+        self.stride = positive_stride(stride)
 
     def call(self, features, boxes=None):
         features = ops.cast(features, self.compute_dtype)

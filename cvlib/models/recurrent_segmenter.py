@@ -8,7 +8,7 @@ from cvlib.layers import BilinearUpsampling, ImagePyramid
 from cvlib.models.backbone import fix_normalisation, map_stride, trunk_up_to
 from cvlib.models.fcn import check_sizes, classes_of
 from cvlib.models.system import System
-from cvlib.sizes import height_and_width
+from cvlib.sizes import height_and_width, positive_integer
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -66,8 +66,7 @@ class RecurrentSegmenter(System):
         **kwargs,
     ):
         size = None if size is None else height_and_width(size)
-        if not isinstance(iterations, int) or iterations < 1:
-            raise ValueError(f"`iterations` must be a positive integer, not {iterations!r}.")
+        iterations = positive_integer("iterations", iterations)
         trunk = trunk_up_to(backbone, feature_map, frozen_to)
         fix_normalisation(trunk)
         if network is None:
