@@ -100,7 +100,7 @@ def match(
     valid = ops.logical_and(has_area(anchors), True if valid is None else valid)
     real = ops.logical_and(has_area(boxes), present)
     ignored = ops.logical_and(real, False if ignored is None else ignored)
-    look = functools.partial(_look, anchors, valid, high)
+    look = functools.partial(_fused(_look), anchors, valid, high)
     if overlap is None:
         highest, index, ties, forgiving = _in_chunks(look, boxes, real, ignored)
     else:
@@ -124,22 +124,40 @@ def _look(anchors, valid, high, boxes, real, ignored, overlap=None):
     """
     objects = real & ~ignored
     if overlap is None:
-        share = covered(anchors, boxes)
         # Empty boxes overlap nothing, which is cheaper than to mask all pairs.
         possible = ops.where(valid[..., None], anchors, 0)
-        overlap = iou(possible, ops.where(objects[..., None], boxes, 0))
+        of_objects = iou(possible, ops.where(objects[..., None], boxes, 0))
     else:
-        share = overlap
-        overlap = ops.where(objects[:, None] & valid[..., None], overlap, 0.0)
-    most = ops.max(overlap, axis=1, keepdims=True)
-    ties = overlap > ops.where(most > 0, (1 - TIE) * most, float("inf"))
-    forgiving = ignored[:, None] & (share >= high)
+        of_objects = ops.where(objects[:, None] & valid[..., None], overlap, 0.0)
+    most = ops.max(of_objects, axis=1, keepdims=True)
+    ties = of_objects > ops.where(most > 0, (1 - TIE) * most, float("inf"))
+    highest = ops.max(of_objects, axis=-1)
+
+    def covering():
+        share = covered(anchors, boxes) if overlap is None else overlap
+        return ops.any(ignored[:, None] & (share >= high), axis=-1)
+
+    # Few images have a crowd or a difficult object.
+    none = functools.partial(ops.zeros_like, highest, "bool")
     return (
-        ops.max(overlap, axis=-1),
-        ops.cast(ops.argmax(overlap, axis=-1), "int32"),
+        highest,
+        ops.cast(ops.argmax(of_objects, axis=-1), "int32"),
         ops.any(ties, axis=-1),
-        ops.any(forgiving, axis=-1),
+        ops.cond(ops.any(ignored), covering, none),
     )
+
+
+def _fused(function):
+    """`function` of tensors, compiled by XLA within TensorFlow's graphs.
+
+    One loop then goes through all pairs of boxes, in place of a dozen with arrays between them: on
+    a processor in a third of the time. JAX compiles all, PyTorch nothing.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return function if tf.executing_eagerly() else tf.function(function, jit_compile=True)
 
 
 def _in_chunks(look, boxes, real, ignored):

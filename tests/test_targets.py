@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from benchmarks.kernels.side_by_side import compiled
 from cvlib import targets
 from cvlib.targets import in_cells, left_to_right, masks_in, masks_iou, match, sample
 
@@ -104,6 +105,21 @@ def test_match_equals_the_naive_loop(best, negative, together, monkeypatch):
     per_image = numpy(match(np.stack([anchors] * 3), boxes, present, 0.5, negative, **arguments))
     for key in found:
         np.testing.assert_array_equal(per_image[key], found[key])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_graph_matches_as_the_naive_loop_does(share):
+    anchors = grid_anchors().astype("float32")
+    boxes, present = random_objects(5)
+    ignored = np.random.default_rng(5).random(present.shape) < share
+    assert (ignored & present).any() == (share > 0)
+    given = [ops.convert_to_tensor(x) for x in (anchors, boxes, present, ignored)]
+
+    def found(anchors, boxes, present, ignored):
+        return match(anchors, boxes, present, 0.5, ignored=ignored)["state"]
+
+    expected = matched_naively(anchors, boxes, present, 0.5, (0, 0.3), True, True, ignored)
+    np.testing.assert_array_equal(compiled(found, given, False)(), expected["state"])
 
 
 def states(anchors, boxes, present=True, valid=True, ignored=False):

@@ -4,8 +4,8 @@
 
 Two images with room for as many objects as the fullest of a data set has, and few or many in them;
 9,216 anchors, as 256 x 256 pixels have at stride 8. Objects are matched 32 at a time, and not where
-these rows are padding in both images; beside that, all rows at once. All take turns. Nothing else
-should run on the machine.
+these rows are padding in both images; beside that, all rows at once. XLA compiles what looks at
+some objects within TensorFlow's graphs too. All take turns. Nothing else should run on the machine.
 """
 
 import argparse
