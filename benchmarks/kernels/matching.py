@@ -5,7 +5,8 @@
 Two images with room for as many objects as the fullest of a data set has, and few or many in them;
 9,216 anchors, as 256 x 256 pixels have at stride 8. Objects are matched 32 at a time, and not where
 these rows are padding in both images; beside that, all rows at once. XLA compiles what looks at
-some objects within TensorFlow's graphs too. All take turns. Nothing else should run on the machine.
+some objects within TensorFlow's graphs too; beside that, the graph itself runs it, `step by step`.
+All take turns. Nothing else should run on the machine.
 """
 
 import argparse
@@ -39,14 +40,18 @@ def ways(counts):
     nothing = np.zeros((2, ROOM), bool)
     given = [keras.ops.convert_to_tensor(x) for x in (anchors, boxes, present, nothing)]
 
-    def found(together):
+    def found(**changed):
         def match(anchors, boxes, present, ignored):
-            with patch.object(targets, "OBJECTS_TOGETHER", together):
+            with patch.multiple(targets, **changed):
                 return targets.match(anchors, boxes, present, ignored=ignored)["index"]
 
         return match
 
-    functions = {"in parts": found(targets.OBJECTS_TOGETHER), "at once": found(ROOM)}
+    functions = {
+        "in parts": found(OBJECTS_TOGETHER=targets.OBJECTS_TOGETHER),
+        "step by step": found(_fused=lambda look: look),
+        "at once": found(OBJECTS_TOGETHER=ROOM),
+    }
     return side_by_side.compiled_each_way(functions, given)
 
 
