@@ -151,8 +151,8 @@ def _fused(function):
     """`function` of tensors, compiled by XLA within TensorFlow's graphs on a processor.
 
     One loop then goes through all pairs of boxes, in place of a dozen with arrays between them, in
-    a third of the time. On a GPU Keras has XLA compile the whole graph, where there is XLA. JAX
-    compiles everything, PyTorch nothing.
+    about half of the time (`python -m benchmarks.kernels.matching`). On a GPU Keras has XLA compile
+    the whole graph, where there is XLA. JAX compiles everything, PyTorch nothing.
     """
     if keras.backend.backend() != "tensorflow":
         return function
