@@ -34,6 +34,21 @@ def positive_integer(name, value):
     return number
 
 
+def positive_numbers(name, values):
+    """`values`, of the argument `name`, as a tuple.
+
+    Raises:
+        ValueError: they are not numbers above 0, one at least.
+    """
+    try:
+        found = tuple(values)
+    except TypeError:
+        found = ()
+    if not found or not all(isinstance(x, numbers.Real) and x > 0 for x in found):
+        raise ValueError(f"`{name}` are one or several numbers above 0, not {values!r}.")
+    return found
+
+
 def positive_stride(stride):
     """`stride`: pixels of the image between neighbouring cells of a map.
 

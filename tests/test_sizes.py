@@ -23,7 +23,10 @@ from cvlib.layers import (
 from cvlib.models import (
     FCN,
     YOLO,
+    DeformablePartsModel,
+    HOGDetector,
     MultiScaleParser,
+    OverFeat,
     PatchSegmenter,
     RecurrentSegmenter,
     backbone,
@@ -84,6 +87,7 @@ def test_only_none_stands_for_pictures_of_any_size(system):
     "layer, argument",
     [
         (BilinearUpsampling, "factor"),
+        (DistanceTransformPooling, "reach"),
         (DistanceTransformPooling, "strides"),
         (HOG, "bins"),
         (HOG, "block_size"),
@@ -105,6 +109,24 @@ def test_counts_are_positive_integers(layer, argument):
 def test_levels_of_a_pyramid_are_positive_integers():
     with pytest.raises(ValueError, match="`levels` must be a positive integer, not 0"):
         SpatialPyramidPooling(levels=(4, 0))
+
+
+@pytest.mark.parametrize(
+    "make, argument",
+    [
+        (AnchorGrid, "sizes"),
+        (AnchorGrid, "ratios"),
+        (functools.partial(DeformablePartsModel, 2, 96), "ratios"),
+        (functools.partial(DeformablePartsModel, 2, 96), "scales"),
+        (functools.partial(HOGDetector, 2, 96), "ratios"),
+        (functools.partial(HOGDetector, 2, 96), "scales"),
+        (lambda **wrong: OverFeat(backbone("tiny"), 2, **wrong), "scales"),
+    ],
+)
+@pytest.mark.parametrize("values", [(), (1, 0), (1, -0.5), (float("nan"),), 2, "12", None])
+def test_scales_and_ratios_are_above_zero(make, argument, values):
+    with pytest.raises(ValueError, match=f"`{argument}` are one or several numbers above 0, not"):
+        make(**{argument: values})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from cvlib.sizes import positive_stride
+from cvlib.sizes import positive_numbers, positive_stride
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -29,15 +29,15 @@ class AnchorGrid(keras.layers.Layer):
         are in this order when they are reshaped.
 
     Raises:
-        ValueError: `stride` is not above 0.
+        ValueError: `stride`, or one of `sizes` or `ratios`, is not above 0; or there is none.
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.1.1.
     """
 
     def __init__(self, sizes=(128, 256, 512), ratios=(0.5, 1, 2), stride=16, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.sizes = tuple(sizes)
-        self.ratios = tuple(ratios)
+        self.sizes = positive_numbers("sizes", sizes)
+        self.ratios = positive_numbers("ratios", ratios)
         self.stride = positive_stride(stride)
 
     def call(self, features):

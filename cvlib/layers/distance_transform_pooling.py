@@ -35,7 +35,7 @@ class DistanceTransformPooling(keras.layers.Layer):
         likewise; displacements are int32 (dy, dx).
 
     Raises:
-        ValueError: `strides` is not a positive integer.
+        ValueError: `reach` or `strides` is not a positive integer.
 
     Attributes:
         deformation: (C, 4) weights (ay, by, ax, bx), at first 0.1 for the squares and 0.
@@ -46,7 +46,7 @@ class DistanceTransformPooling(keras.layers.Layer):
 
     def __init__(self, reach=4, strides=1, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.reach = reach
+        self.reach = positive_integer("reach", reach)
         self.strides = positive_integer("strides", strides)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 

@@ -18,7 +18,7 @@ from cvlib.models.template_detector import (
     window_grid,
     window_shape,
 )
-from cvlib.sizes import height_and_width
+from cvlib.sizes import height_and_width, positive_numbers
 
 FINER = 2  # times the root's resolution
 BIAS = 10.0  # the constant that a machine sees beside the features
@@ -66,7 +66,8 @@ class DeformablePartsModel(TemplateDetector):
     without examples has a score near -100 everywhere.
 
     Raises:
-        ValueError: a window is larger than the image at some scale, or a part than a window.
+        ValueError: a window is larger than the image at some scale, or a part than a window; or
+            `scales` or `ratios` are not numbers above 0.
 
     Source: Felzenszwalb, Girshick, McAllester and Ramanan 2010, and its release 5.
     """
@@ -89,6 +90,7 @@ class DeformablePartsModel(TemplateDetector):
         **kwargs,
     ):
         size = height_and_width(size)
+        scales, ratios = positive_numbers("scales", scales), positive_numbers("ratios", ratios)
         shapes = [window_shape(side, ratio) for ratio in ratios]
         channels, of_component = BLOCK**2 * bins, num_classes * parts
         if part_side > np.min(shapes):
@@ -166,8 +168,8 @@ class DeformablePartsModel(TemplateDetector):
         self._config = {
             "num_classes": num_classes,
             "size": size,
-            "scales": tuple(scales),
-            "ratios": tuple(ratios),
+            "scales": scales,
+            "ratios": ratios,
             "side": side,
             "margin": margin,
             "cell_size": cell_size,

@@ -16,7 +16,7 @@ from cvlib.models.template_detector import (
     window_grid,
     window_shape,
 )
-from cvlib.sizes import height_and_width
+from cvlib.sizes import height_and_width, positive_numbers
 
 
 @keras.saving.register_keras_serializable(package="cvlib")
@@ -55,7 +55,8 @@ class HOGDetector(TemplateDetector):
     (B, W, C). A class without examples has the score -100 everywhere.
 
     Raises:
-        ValueError: a window is larger than the image at some scale.
+        ValueError: a window is larger than the image at some scale; or `scales` or `ratios` are not
+            numbers above 0.
 
     Source: Dalal and Triggs 2005; components by aspect ratio are those of Felzenszwalb et al. 2010.
     """
@@ -76,6 +77,7 @@ class HOGDetector(TemplateDetector):
         **kwargs,
     ):
         size = height_and_width(size)
+        scales, ratios = positive_numbers("scales", scales), positive_numbers("ratios", ratios)
         # In cells: a window covers `shape` without its margin.
         shapes = [window_shape(side, ratio) for ratio in ratios]
         if templates is None:
@@ -111,8 +113,8 @@ class HOGDetector(TemplateDetector):
         self._config = {
             "num_classes": num_classes,
             "size": size,
-            "scales": tuple(scales),
-            "ratios": tuple(ratios),
+            "scales": scales,
+            "ratios": ratios,
             "side": side,
             "margin": margin,
             "cell_size": cell_size,

@@ -9,7 +9,7 @@ from cvlib.boxes import CENTRAL_HALF, area, clip
 from cvlib.layers import BoxMerging, DenseToConv, InterleaveOffsets, ShiftedMaxPooling2D
 from cvlib.models.backbone import freeze
 from cvlib.models.system import System
-from cvlib.sizes import height_and_width
+from cvlib.sizes import height_and_width, positive_numbers
 
 STRIDE = 16  # of the trunk's last map, in pixels
 POOL = 2  # of that map, before the heads
@@ -65,7 +65,8 @@ class OverFeat(System):
     `window_boxes` (B, W, 4).
 
     Raises:
-        ValueError: `window` is no multiple of 32, or an image at some scale is smaller than it.
+        ValueError: `window` is no multiple of 32, an image at some scale is smaller than it, or
+            `scales` are not numbers above 0.
 
     Source: OverFeat (Sermanet et al. 2013), sections 3.3, 4 and 5.
     """
@@ -88,7 +89,7 @@ class OverFeat(System):
         heads=None,
         **kwargs,
     ):
-        size = height_and_width(size)
+        size, scales = height_and_width(size), positive_numbers("scales", scales)
         if window <= 0 or window % (STRIDE * POOL):
             raise ValueError(f"`window` is a multiple of {STRIDE * POOL}, not {window}.")
         # The deeper layers of the backbone would be computed and saved for nothing.
@@ -134,7 +135,7 @@ class OverFeat(System):
             "num_classes": num_classes,
             "size": size,
             "window": window,
-            "scales": tuple(scales),
+            "scales": scales,
             "shifted": shifted,
             "merging": merging,
             "hidden": hidden,
