@@ -9,6 +9,9 @@ PORTABLE = $(wildcard $(addprefix tests/,\
 # Compiling takes most of the time of JAX's tests.
 JAX := KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0
 
+# A worker to each core: with as many threads each they take 1.4 times as long.
+TORCH := KERAS_BACKEND=torch OMP_NUM_THREADS=1
+
 # These two train for minutes where nothing is compiled.
 QUICK_ON_TORCH := "not 03_pose and not 13_detectors"
 
@@ -36,8 +39,8 @@ test: .venv/installed ## style, tests on TensorFlow and JAX, checks of chapters 
 	$(BIN)/python -m ci.nbval
 
 test-backends: .venv/installed-torch ## portable tests and most chapters on PyTorch, JAX's slow tests
-	KERAS_BACKEND=torch $(PYTEST) $(PORTABLE)
-	KERAS_BACKEND=torch PYTHONWARNINGS=ignore $(BIN)/python -m ci.nbval -k $(QUICK_ON_TORCH)
+	$(TORCH) $(PYTEST) $(PORTABLE)
+	$(TORCH) PYTHONWARNINGS=ignore $(BIN)/python -m ci.nbval -k $(QUICK_ON_TORCH)
 	$(JAX) $(PYTEST) -m slow $(PORTABLE)
 
 site: .venv/installed-site ## the site in build/site: chapters as stored, results, API
