@@ -53,8 +53,8 @@ class Hypercolumn(keras.layers.Layer):
     several classes (B, R, H, W, D).
 
     Raises:
-        ValueError: there are no `strides`, one is not above 0, or there are not as many `features`
-            or `scales`.
+        ValueError: there are no `strides`, one is not above 0, there are not as many `features`
+            or `scales`, or not as many labels or features of boxes as boxes.
     """
 
     def __init__(
@@ -124,6 +124,11 @@ class Hypercolumn(keras.layers.Layer):
         batch, count = ops.shape(boxes)[:2]
         labels = ops.zeros((batch, count), "int32") if labels is None else labels
         labels = ops.clip(ops.cast(labels, "int32"), 0, self.num_classes - 1)
+        of_boxes = (x for x, stride in zip(features, self.strides, strict=True) if stride is None)
+        counts = [x.shape[1] for x in (boxes, labels, *of_boxes)]
+        if len({*counts} - {None}) > 1:
+            boxes, *others = counts
+            raise ValueError(f"{boxes} boxes, but labels and features of boxes for {others}.")
         for x, stride, scale, score in zip(
             features, self.strides, self.scales, self.scores, strict=True
         ):

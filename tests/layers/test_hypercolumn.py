@@ -128,6 +128,15 @@ def test_features_that_do_not_fit_are_refused():
         Hypercolumn(1, ())
 
 
+@pytest.mark.parametrize("layer", [lambda h: h, HypercolumnMasks])
+@pytest.mark.parametrize("labels, features", [(1, 3), (3, 1), (4, 3)])
+def test_each_box_needs_its_label_and_its_features(layer, labels, features):
+    given = [np.zeros((1, 4, 4, 2)), np.zeros((1, features, 5))]
+    hypercolumn = layer(Hypercolumn(1, (8, None), (6, 6), num_classes=2))
+    with pytest.raises(ValueError, match=rf"3 boxes, .* for \[{labels}, {features}\]"):
+        hypercolumn(given, np.zeros((1, 3, 4)), np.zeros((1, labels), "int32"))
+
+
 @pytest.mark.parametrize("depth", [0, 2])
 def test_a_label_that_is_no_class_takes_nothing_from_another_image(depth):
     given = inputs()
