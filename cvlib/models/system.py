@@ -187,6 +187,11 @@ class System(keras.Model):
                 raise faults[0] from error
             raise
 
+    def make_train_function(self, force=False):
+        # A step that makes the optimizer's variables is traced by TensorFlow again, without that.
+        self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def zero_grad(self, set_to_none=True):
         """Forgets the gradients of the last step, which PyTorch would add to those of the next.
 

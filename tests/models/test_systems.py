@@ -519,3 +519,15 @@ def test_variables_of_float16_are_refused():
         keras.config.set_dtype_policy("float32")
     with pytest.raises(ValueError, match="float16, which are too coarse"):
         localizer.compile()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's graphs")
+def test_a_training_step_is_traced_once(monkeypatch):
+    images, y = batch()
+    system, traced = FCN(backbone("tiny"), 3, SIZE), []
+    loss = FCN.compute_losses
+    monkeypatch.setattr(FCN, "compute_losses", lambda *args: traced.append(1) or loss(*args))
+    system.compile()
+    for _ in range(2):
+        system.fit(images, y, epochs=2, verbose=0)
+    assert len(traced) == 1
