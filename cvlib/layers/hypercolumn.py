@@ -127,8 +127,9 @@ class Hypercolumn(keras.layers.Layer):
         of_boxes = (x for x, stride in zip(features, self.strides, strict=True) if stride is None)
         counts = [x.shape[1] for x in (boxes, labels, *of_boxes)]
         if len({*counts} - {None}) > 1:
-            boxes, *others = counts
-            raise ValueError(f"{boxes} boxes, but labels and features of boxes for {others}.")
+            raise ValueError(
+                f"{counts[0]} boxes, but labels and features of boxes for {counts[1:]}."
+            )
         for x, stride, scale, score in zip(
             features, self.strides, self.scales, self.scores, strict=True
         ):
