@@ -174,9 +174,9 @@ class HypercolumnSegmenter(RegionDetector):
     def __call__(self, inputs, *args, **kwargs):
         return super().__call__(self._with_boxes(inputs), *args, **kwargs)
 
-    def call(self, inputs, *args, **kwargs):
-        # What JAX trains through.
-        return super().call(self._with_boxes(inputs), *args, **kwargs)
+    def call(self, inputs, training=None, mask=None):
+        # What JAX trains through. Keras says `training` only to a `call` that names it.
+        return super().call(self._with_boxes(inputs), training=training, mask=mask)
 
     def _with_boxes(self, inputs):
         """The network's inputs, of padding where there are none: the losses have other boxes."""
@@ -234,10 +234,10 @@ class HypercolumnSegmenter(RegionDetector):
             padded["boxes"][i, :n], padded["labels"][i, :n] = b[:n].reshape(-1, 4), c[:n]
         return super().predict(images, batch_size, verbose=verbose, **padded)
 
-    def compute_loss(self, x=None, y=None, *args, **kwargs):
+    def compute_loss(self, x=None, y=None, *args, training=True, **kwargs):
         if isinstance(x, dict) and "proposals" in x:
             y = {**y, "proposals": x["proposals"]}
-        return super().compute_loss(x, y, *args, **kwargs)
+        return super().compute_loss(x, y, *args, training=training, **kwargs)
 
     def compute_losses(self, y, outputs):
         """As `System.compute_losses`, of `y` with `masks` and the `proposals`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops, tree
+from keras.layers import BatchNormalization
 from PIL import Image
 
 from benchmarks.latency import time_system
@@ -254,7 +255,17 @@ def _check_training(system, x, y, fitted, compile_kwargs):
     assert again == trained, f"{name}: compile lets another system on the backbone choose"
     _build_another(system)
     before = {v.path: ops.convert_to_numpy(v) for v in system.variables}
+    said, compute_losses = [], system.compute_losses
+    if hasattr(system, "_training"):
+
+        def listen(y, outputs):
+            said.append(system._training)
+            return compute_losses(y, outputs)
+
+        system.compute_losses = listen
     history = system.fit(x, y, verbose=0).history
+    assert all(said), f"{name}: fit does not say to the losses that it is training"
+    said.clear()
     assert np.isfinite(history["loss"][0])
     after = {v.path: ops.convert_to_numpy(v) for v in system.variables}
     changed = {path for path in before if not np.array_equal(before[path], after[path])}
@@ -263,12 +274,19 @@ def _check_training(system, x, y, fitted, compile_kwargs):
     wrong = changed - trained - moving
     assert not wrong, f"{name}: training changes {', '.join(sorted(wrong))}"
     assert changed & trained, f"{name}: training changes nothing"
+    norms = (layer for layer in system._flatten_layers() if isinstance(layer, BatchNormalization))
+    kept = [
+        layer.name for layer in norms if layer.trainable and not changed & {layer.moving_mean.path}
+    ]
+    assert not kept, f"{name}: training leaves the statistics of {', '.join(kept)}"
     if keras.backend.backend() == "torch":
         system.zero_grad()
         kept = [v.path for v in system.trainable_variables if v.value.grad is not None]
         assert not kept, f"{name}: the gradients of steps add up in {', '.join(kept)}"
     losses = system.evaluate(x, y, verbose=0, return_dict=True)
     assert np.isfinite(losses["loss"]), f"{name}: evaluate gives {losses}"
+    assert not any(said), f"{name}: evaluate says to the losses that it is training"
+    system.compute_losses = compute_losses
 
 
 def _build_another(system):
