@@ -150,6 +150,8 @@ def pieces(masks, height, width, most):
 
     Two pixels are of the same piece if they are in the same masks. Piece 0 is in none of them. This
     is the form that the authors of SDS give their regions: superpixels, and who has which of them.
+    (Theirs are connected, and divide what is in no mask, too. Here a piece may lie in several
+    places.)
 
     Args:
         masks: N run-length masks of one image.

@@ -74,8 +74,10 @@ class HypercolumnSegmenter(RegionDetector):
         ValueError: `depths`, `feature_map` or `frozen_to` are none of the above.
 
     Source: Hariharan et al. 2015 (Hypercolumns), sections 3 and 4, and `bharath272/sds`, their
-    release on Fast R-CNN. There the masks are those of superpixels, and boxes are rescored by
-    support vector machines.
+    release on Fast R-CNN. There the masks are those of superpixels, boxes are rescored by support
+    vector machines, and nothing is trained but what scores the maps. Here a box of background
+    shows the rescorer the mask for the class of the object that it overlaps most; at the test it is
+    that of the class for which the detector takes the box.
     """
 
     detections = (*System.detections, "masks")

@@ -81,7 +81,8 @@ class MultiTaskCascade(ProposingDetector):
 
     Source: Dai et al. 2016 (Multi-task Network Cascades). As in the authors' release the warp has
     14 x 14 cells and is pooled to 7 x 7 after the mask; the averaging of masks of overlapping boxes
-    ("mask voting") is left out.
+    ("mask voting") is left out. There the loss of masks counts twice, and the classification of a
+    box trains its mask only where that is right.
     """
 
     detections = (*System.detections, "masks")

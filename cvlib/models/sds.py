@@ -37,7 +37,8 @@ LATENT = 0.5  # overlap over which a region may stand for an object
 PAIR = 0.7  # overlap with its object from which a region learns to be refined
 GRID = 10  # cells on a side of the coarse mask
 LARGE = 100 / (375 * 500)  # share of the image, of superpixels that are learnt from: 100 pixels
-LIKELY = 0.2  # coarse mask over which a superpixel outside of the region may be taken
+LIKELY = 0.2  # coarse mask over which a superpixel outside of the region may be taken; the authors
+# learn from no others, but take them at the test
 COARSE, FINE = 0.01, 1.0  # liblinear's C of the two logistic regressions
 
 STAYS = (0.0, 20.0, -10.0)  # weights of a class that never learnt to refine: as proposed
@@ -66,8 +67,9 @@ class SDS(StagedDetector):
 
     The stages are those of `RCNN`, by the overlap of regions where that has the overlap of boxes:
 
-    1. both networks are fine-tuned, each with a new layer of C + 1 classes. For the first a box
-       that overlaps an object's by 0.5 is of its class, for the second a region by 0.5;
+    1. both networks are fine-tuned, each with a new layer of C + 1 classes, on the same sample of
+       regions, of which a quarter overlap an object by 0.5. These are of its class for the second
+       network; for the first those whose box overlaps an object's by 0.5 are;
     2. what they see of all proposals and of the objects themselves is written to disk;
     3. one SVM for each class learns to tell the objects from regions that overlap none by 0.2; then
        it learns again, with the region instead of each object that it likes best of those that
@@ -244,6 +246,12 @@ class SDS(StagedDetector):
             "nms": nms,
             "frozen_to": frozen_to,
         }
+
+    def _freeze(self):
+        super()._freeze()
+        second = self.network.get_layer("region").get_layer(self.backbone.name)
+        for layer, like in zip(second.layers, self.backbone.layers, strict=True):
+            layer.trainable = like.trainable
 
     def compute_losses(self, y, outputs):
         ignored = self._ignored(y)
@@ -422,7 +430,7 @@ class SDS(StagedDetector):
         proposals = inside(ops.cast(x["proposals"], "float32"), size)
         boxes = ops.concatenate([proposals, objects], axis=1)
         pieces, members = ops.convert_to_tensor(x["pieces"]), ops.convert_to_tensor(x["members"])
-        taught = (labels >= 0) & ~ops.convert_to_numpy(self._ignored(y))
+        taught = ops.convert_to_numpy(_present(y) & ~self._ignored(y))
         overlap, covered = (ops.convert_to_numpy(a) for a in self._overlaps(y, pieces, members))
         overlap = np.concatenate([overlap, self._among(y)], axis=1) * (labels >= 0)[:, None]
         of_taught = overlap * taught[:, None]

@@ -302,13 +302,22 @@ def test_a_region_inside_a_crowd_is_no_negative():
     assert state[0, [0, 1, 12]].tolist() == [-1, 0, -1]
 
 
-def test_objects_without_a_mask_teach_nothing():
+def test_both_trunks_can_be_frozen_by_hand():
     model = make()
-    images, found, y = data(2)
+    model.backbone.trainable = False
+    model.compile()
+    # Three layers of each network are new.
+    assert len(model.trainable_variables) == 2 * 3 * 2
+
+
+def test_objects_without_a_mask_or_a_box_teach_nothing():
+    model = make()
+    images, found, y = data(3)
     y["masks"][0, 0] = 0
+    y["boxes"][2] = [[np.nan] * 4, [40, 8, 40, 30]]
     described, shown, more = model._regions(as_input(images, found), y, 0)
-    assert (described[0]["own"] >= 0).sum() == 1 and (described[1]["own"] >= 0).sum() == 2
-    assert [len(d) for d in described] == [len(s[0]) for s in shown] == [11, 12]
+    assert [(of_image["own"] >= 0).sum() for of_image in described] == [1, 2, 0]
+    assert [len(d) for d in described] == [len(s[0]) for s in shown] == [11, 12, 10]
     # Not that what is in its box is another thing, either.
     assert (described[0]["overlap"][:4, y["labels"][0, 0]] == 1).all()
     learnt = np.concatenate(described)
