@@ -248,30 +248,14 @@ class RCNN(StagedDetector):
         overlap = np.nan_to_num(ops.convert_to_numpy(overlap)) * (labels >= 0)[:, None]
         taught = (labels >= 0) & ~ignored
         taught &= np.nan_to_num(ops.convert_to_numpy(box_ops.area(objects))) > 0
-        of_taught = overlap * taught[:, None]
-        nearest = of_taught.argmax(axis=-1)
+        more = [("box", "f4", 4), ("target", "f4", 4)]
+        found, real, nearest, _ = self._describe(first, y, taught, proposals, overlap, PAIR, more)
         targets = box_ops.encode(
             ops.take_along_axis(objects, ops.convert_to_tensor(nearest)[..., None], axis=1),
             boxes,
             UNSCALED,
         )
-        number, classes = boxes.shape[1], self._config["num_classes"]
-        known = [("image", "i4"), ("box", "f4", 4), ("own", "i4"), ("overlap", "f4", classes)]
-        found = np.zeros((len(labels), number), [*known, ("pair", "i4"), ("target", "f4", 4)])
-        found["image"] = first + np.arange(len(labels))[:, None]
-        found["box"] = ops.convert_to_numpy(boxes)
-        found["own"] = -1
-        found["own"][:, -labels.shape[1] :] = np.where(taught, labels, -1)
-        for label in range(classes):
-            found["overlap"][..., label] = np.max(overlap * (labels == label)[:, None], axis=-1)
-        found["pair"] = np.where(
-            (of_taught.max(axis=-1) > PAIR) & (found["own"] < 0),
-            np.take_along_axis(labels, nearest, axis=1),
-            -1,
-        )
-        found["target"] = ops.convert_to_numpy(targets)
-        real = found["own"] >= 0
-        real[:, : -labels.shape[1]] = ops.convert_to_numpy(box_ops.area(proposals)) > 0
+        found["box"], found["target"] = ops.convert_to_numpy(boxes), ops.convert_to_numpy(targets)
         found = [one[which] for one, which in zip(found, real, strict=True)]
         return found, [(one["box"],) for one in found], {}
 

@@ -433,10 +433,12 @@ class SDS(StagedDetector):
         taught = ops.convert_to_numpy(_present(y) & ~self._ignored(y))
         overlap, covered = (ops.convert_to_numpy(a) for a in self._overlaps(y, pieces, members))
         overlap = np.concatenate([overlap, self._among(y)], axis=1) * (labels >= 0)[:, None]
-        of_taught = overlap * taught[:, None]
-        nearest, share = of_taught.argmax(axis=-1), of_taught.max(axis=-1)
-        count, room = labels.shape
-        given = boxes.shape[1] - room
+        given = proposals.shape[1]
+        flat = [("cells", "?", (GRID, GRID)), ("answer", "?", (GRID, GRID))]
+        known = [("object", "i4"), ("share", "f4"), ("frame", "f4", 4), *flat]
+        found, real, nearest, share = self._describe(
+            first, y, taught, proposals, overlap, LATENT, known
+        )
 
         own_masks = ops.cast(y["masks"], "float32")
         own_frames = with_context(objects, self._config["crop_size"], self._config["context"])
@@ -462,22 +464,9 @@ class SDS(StagedDetector):
             ops.take_along_axis(own_masks, which[..., None, None], axis=1),
             GRID,
         )
-        flat = [("cells", "?", (GRID, GRID)), ("answer", "?", (GRID, GRID))]
-        known = [("image", "i4"), ("own", "i4"), ("overlap", "f4", self._config["num_classes"])]
-        known += [("pair", "i4"), ("object", "i4"), ("share", "f4"), ("frame", "f4", 4), *flat]
-        found = np.zeros((count, given + room), known)
-        found["image"] = first + np.arange(count)[:, None]
-        found["own"] = -1
-        found["own"][:, given:] = np.where(taught, labels, -1)
-        for label in range(self._config["num_classes"]):
-            found["overlap"][..., label] = np.max(overlap * (labels == label)[:, None], axis=-1)
-        pairs = (share > LATENT) & (found["own"] < 0)
-        found["pair"] = np.where(pairs, np.take_along_axis(labels, nearest, axis=1), -1)
         found["object"], found["share"] = nearest, share
         found["frame"], found["cells"] = ops.convert_to_numpy(frames), ops.convert_to_numpy(on_grid)
         found["answer"] = ops.convert_to_numpy(answer)
-        real = found["own"] >= 0
-        real[:, :given] = ops.convert_to_numpy(box_ops.area(proposals)) > 0
 
         members, shown, boxes = (ops.convert_to_numpy(a) for a in (members, shown, boxes))
         sizes = ops.convert_to_numpy(PieceSizes(members.shape[-1])(pieces))

@@ -200,6 +200,41 @@ class StagedDetector(ProposalDetector):
         """
         raise NotImplementedError
 
+    def _describe(self, first, y, taught, proposals, overlap, threshold, more):
+        """What is known of proposals, and then of the objects themselves, in every system.
+
+        Args:
+            first: number of the batch's first image.
+            y: with `labels` (B, N).
+            taught: (B, N), which objects are learnt from.
+            proposals: (B, R, 4); those without area are none.
+            overlap: (B, R + N, N), with the objects.
+            threshold: overlap above which a proposal is paired with an object.
+            more: fields of the array beside these, as NumPy takes them.
+
+        Returns:
+            Structured array (B, R + N) of `image`; `own`, the class of the object that it is, or
+            -1; `overlap`, the highest with an object of each class; `pair`, the class of the object
+            that a proposal is paired with, or -1; and `more`, of zeros. Then which of them there
+            are; the index (B, R + N) of the object that each overlaps most, and by how much.
+        """
+        labels, classes = ops.convert_to_numpy(y["labels"]), self._config["num_classes"]
+        room = labels.shape[1]
+        known = [("image", "i4"), ("own", "i4"), ("overlap", "f4", classes), ("pair", "i4"), *more]
+        found = np.zeros(overlap.shape[:2], known)
+        found["image"] = first + np.arange(len(labels))[:, None]
+        found["own"] = -1
+        found["own"][:, -room:] = np.where(taught, labels, -1)
+        for label in range(classes):
+            found["overlap"][..., label] = np.max(overlap * (labels == label)[:, None], axis=-1)
+        of_taught = overlap * taught[:, None]
+        nearest, share = of_taught.argmax(axis=-1), of_taught.max(axis=-1)
+        pairs = (share > threshold) & (found["own"] < 0)
+        found["pair"] = np.where(pairs, np.take_along_axis(labels, nearest, axis=1), -1)
+        real = found["own"] >= 0
+        real[:, :-room] = ops.convert_to_numpy(box_ops.area(proposals)) > 0
+        return found, real, nearest, share
+
     def _look(self):
         """A model from one image, and what there is of `TOGETHER` regions, to features (64, D)."""
         raise NotImplementedError
