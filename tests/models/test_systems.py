@@ -250,6 +250,7 @@ def test_hypercolumn_segmenter(tmp_path):
         y,
         tmp_path,
         fit_x=images,
+        keeps_statistics=True,
     )
 
 
