@@ -277,7 +277,7 @@ def _check_training(system, x, y, fitted, keeps_statistics, compile_kwargs):
     assert not wrong, f"{name}: training changes {', '.join(sorted(wrong))}"
     assert changed & trained, f"{name}: training changes nothing"
     norms = (layer for layer in system._flatten_layers() if isinstance(layer, BatchNormalization))
-    moved = {layer.moving_mean.path in changed for layer in norms if layer.trainable}
+    moved = {layer.moving_mean.path in changed for layer in norms if layer.gamma.path in changed}
     assert moved <= {not keeps_statistics}, f"{name}: statistics that are moved: {moved}"
     if keras.backend.backend() == "torch":
         system.zero_grad()
