@@ -68,6 +68,10 @@ class StagedDetector(ProposalDetector):
         What a stage has finished is kept in the folder: each epoch, each batch of features, each
         class. A run that was killed goes on there if it is started again in the same way.
 
+        The statistics of batch normalisation, which all later stages see, follow slowly: those of
+        Keras's networks have a momentum of 0.99, and a third of them is still what it was after 100
+        steps. In a short training set the `momentum` of the backbone's layers to 0.9.
+
         Args:
             x: what `cvlib.data.batches(..., proposals=...)` gives, or arrays of `images` and
                 `proposals`. Its first pass is that of the features.
