@@ -19,7 +19,7 @@ from cvlib.models.staged_detector import (
     warped,
 )
 from cvlib.sizes import height_and_width
-from cvlib.targets import forgiven
+from cvlib.targets import forgiven, has_area
 
 __all__ = ["RCNN", "Examples", "train_regressor", "train_svm"]
 
@@ -246,10 +246,11 @@ class RCNN(StagedDetector):
             ignored[:, None], box_ops.covered(boxes, objects), box_ops.iou(boxes, objects)
         )
         overlap = np.nan_to_num(ops.convert_to_numpy(overlap)) * (labels >= 0)[:, None]
-        taught = (labels >= 0) & ~ignored
-        taught &= np.nan_to_num(ops.convert_to_numpy(box_ops.area(objects))) > 0
+        taught = (labels >= 0) & ~ignored & ops.convert_to_numpy(has_area(objects))
         more = [("box", "f4", 4), ("target", "f4", 4)]
-        found, real, nearest, _ = self._describe(first, y, taught, proposals, overlap, PAIR, more)
+        found, real, nearest, _ = self._describe(
+            first, labels, taught, proposals, overlap, PAIR, more
+        )
         targets = box_ops.encode(
             ops.take_along_axis(objects, ops.convert_to_tensor(nearest)[..., None], axis=1),
             boxes,

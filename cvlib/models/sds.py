@@ -37,8 +37,8 @@ LATENT = 0.5  # overlap over which a region may stand for an object
 PAIR = 0.7  # overlap with its object from which a region learns to be refined
 GRID = 10  # cells on a side of the coarse mask
 LARGE = 100 / (375 * 500)  # share of the image, of superpixels that are learnt from: 100 pixels
-LIKELY = 0.2  # coarse mask over which a superpixel outside of the region may be taken; the authors
-# learn from no others, but take them at the test
+# The authors learn from no others either, but may take others at the test.
+LIKELY = 0.2  # coarse mask over which a superpixel outside of the region may be taken
 COARSE, FINE = 0.01, 1.0  # liblinear's C of the two logistic regressions
 
 STAYS = (0.0, 20.0, -10.0)  # weights of a class that never learnt to refine: as proposed
@@ -437,7 +437,7 @@ class SDS(StagedDetector):
         flat = [("cells", "?", (GRID, GRID)), ("answer", "?", (GRID, GRID))]
         known = [("object", "i4"), ("share", "f4"), ("frame", "f4", 4), *flat]
         found, real, nearest, share = self._describe(
-            first, y, taught, proposals, overlap, LATENT, known
+            first, labels, taught, proposals, overlap, LATENT, known
         )
 
         own_masks = ops.cast(y["masks"], "float32")

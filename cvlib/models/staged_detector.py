@@ -204,13 +204,13 @@ class StagedDetector(ProposalDetector):
         """
         raise NotImplementedError
 
-    def _describe(self, first, y, taught, proposals, overlap, threshold, more):
+    def _describe(self, first, labels, taught, proposals, overlap, threshold, more):
         """What is known of proposals, and then of the objects themselves, in every system.
 
         Args:
             first: number of the batch's first image.
-            y: with `labels` (B, N).
-            taught: (B, N), which objects are learnt from.
+            labels: (B, N), of the objects, -1 where there is none.
+            taught: (B, N), which of them are learnt from.
             proposals: (B, R, 4); those without area are none.
             overlap: (B, R + N, N), with the objects.
             threshold: overlap above which a proposal is paired with an object.
@@ -222,8 +222,7 @@ class StagedDetector(ProposalDetector):
             that a proposal is paired with, or -1; and `more`, of zeros. Then which of them there
             are; the index (B, R + N) of the object that each overlaps most, and by how much.
         """
-        labels, classes = ops.convert_to_numpy(y["labels"]), self._config["num_classes"]
-        room = labels.shape[1]
+        classes, room = self._config["num_classes"], labels.shape[1]
         known = [("image", "i4"), ("own", "i4"), ("overlap", "f4", classes), ("pair", "i4"), *more]
         found = np.zeros(overlap.shape[:2], known)
         found["image"] = first + np.arange(len(labels))[:, None]
